@@ -1,0 +1,32 @@
+"""trainlab: the small package that carries the course on training neural networks.
+
+Every public name is imported when it is first used, so that `import trainlab` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> the module that defines it; a module's own name stands for the module itself
+_HOMES = {
+    "TrainlabError": "errors",
+    "seed_everything": "randomness",
+    "preserve_rng": "randomness",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trainlab' has no attribute {name!r}")
+    home = _HOMES[name]
+    module = importlib.import_module(f".{home}", __name__)
+    value = module if name == home else getattr(module, name)
+    globals()[name] = value  # the next access skips this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, "__version__"])
