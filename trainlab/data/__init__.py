@@ -1,0 +1,1 @@
+"""Data: the catalogue of real data sets, their splits and their loaders."""

@@ -1,0 +1,234 @@
+"""Loaders whose order is a function of (seed, epoch), so that a run can go on from any batch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from ..errors import TrainlabError
+from ..randomness import derive_seed, preserve_rng
+from .dataset import Dataset
+
+Batch = Any
+
+
+class Loader:
+    """Batches of a data set, in an order that depends on the seed and the epoch only.
+
+    `loader.batches(epoch)` gives those of one epoch, `start` rows left out: the same whenever it is
+    called. `for batch in loader` is `batches(0)`, the next time `batches(1)`, and so on.
+    No global random state is read or changed.
+    """
+
+    def __init__(self, rows: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self._passes = 0
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        whole, rest = divmod(self.rows, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._passes += 1
+        return self.batches(self._passes - 1)
+
+    def order(self, epoch: int) -> Tensor:
+        """Row numbers in the order of this epoch, (rows,), int64."""
+        if not self.shuffle:
+            return torch.arange(self.rows)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+        return torch.randperm(self.rows, generator=generator)
+
+    def index_batches(self, epoch: int, start: int) -> Iterator[Tensor]:
+        """The row numbers of each batch, from the one that begins at row `start` of the epoch's order."""
+        used = min(self.rows, len(self) * self.batch_size)
+        return iter(self.order(epoch)[start:used].split(self.batch_size) if start < used else ())
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, the first `start` rows left out (a multiple of the batch size)."""
+        raise NotImplementedError
+
+
+class TensorLoader(Loader):
+    """Batches cut straight from tensors in memory: no worker, no collation, no copy but the batch."""
+
+    def __init__(
+        self, tensors: Sequence[Tensor], batch_size: int, *, seed: int, shuffle: bool, drop_last: bool
+    ) -> None:
+        super().__init__(len(tensors[0]), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
+        self.tensors = tuple(tensors)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        if self.shuffle:
+            for index in self.index_batches(epoch, start):
+                yield tuple(tensor.index_select(0, index) for tensor in self.tensors)
+        else:
+            for begin in range(start, len(self) * self.batch_size, self.batch_size):
+                # cloned, or a model that works in place would change the data set
+                yield tuple(tensor[begin : begin + self.batch_size].clone() for tensor in self.tensors)
+
+
+class DatasetLoader(Loader):
+    """Batches of any data set with a length, through torch's DataLoader and its worker processes.
+
+    Whatever `dataset[index]` draws (augmentation) is a function of (seed, epoch, index): the same
+    with any number of workers, and after a resume.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool,
+        workers: int,
+        collate: Callable[[list[Any]], Batch] | None,
+    ) -> None:
+        super().__init__(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
+        self.dataset = dataset
+        self._position = (0, 0)
+        self._loader = DataLoader(
+            _SeededRows(dataset, seed),
+            batch_sampler=_KeyedBatches(self),
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            # its own: an iterator would draw from the global generator
+            generator=torch.Generator().manual_seed(derive_seed(seed)),
+        )
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        self._position = (epoch, start)
+        return iter(self._loader)
+
+    def keyed_batches(self) -> Iterator[list[tuple[int, int]]]:
+        """The (epoch, index) pairs of each batch, from the position that `batches` was asked for."""
+        epoch, start = self._position
+        for index in self.index_batches(epoch, start):
+            yield [(epoch, row) for row in index.tolist()]
+
+
+class _KeyedBatches:
+    """What torch's DataLoader takes as a batch sampler: it passes (epoch, index) on to the workers."""
+
+    def __init__(self, loader: DatasetLoader) -> None:
+        self._owner = loader
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self._owner.keyed_batches()
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+
+class _SeededRows(torch.utils.data.Dataset[Any]):
+    """Fetches rows with every generator seeded by (seed, epoch, index), and then put back."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        rows = []
+        with preserve_rng():
+            for epoch, index in keys:
+                seed = derive_seed(self.seed, epoch, index)
+                random.seed(seed)
+                np.random.seed(seed % 2**32)
+                torch.default_generator.manual_seed(seed)
+                rows.append(self.dataset[index])
+        return rows
+
+
+def make_loader(
+    dataset: Any,
+    batch_size: int,
+    *,
+    seed: int,
+    shuffle: bool,
+    workers: int = 0,
+    drop_last: bool = False,
+    collate: Callable[[list[Any]], Batch] | None = None,
+) -> Loader:
+    """A loader whose order is a function of (seed, epoch) and which leaves global randomness alone.
+
+    dataset: anything with a length and rows by number; data held in tensors (trainlab's, a
+    TensorDataset, a Subset of one, a tuple of tensors) takes a fast path without workers.
+    workers: processes that fetch rows; 0 fetches in this one.  drop_last: leave out a last batch that
+    is not full.  collate: makes a batch of a list of rows; torch's default otherwise.
+    Raises TrainlabError if the data set is empty, holds NaN or infinite features, or an argument is
+    out of range.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise TrainlabError(f"batch_size={batch_size!r} is not a whole number from 1 on: use 32 or 64, say")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise TrainlabError(f"workers={workers!r} is not a number of processes: use 0 to fetch in this one")
+    tensors = _held_tensors(dataset)
+    rows = _checked_rows(dataset, tensors)
+    if drop_last and rows < batch_size:
+        raise TrainlabError(
+            f"{rows} rows make no full batch of {batch_size}, and drop_last leaves the others out: "
+            "use a smaller batch or drop_last=False"
+        )
+    if tensors is not None and workers == 0 and collate is None:
+        return TensorLoader(tensors, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
+    return DatasetLoader(
+        dataset if tensors is None else TensorDataset(*tensors),
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        workers=workers,
+        collate=collate,
+    )
+
+
+def _held_tensors(dataset: Any) -> tuple[Tensor, ...] | None:
+    if isinstance(dataset, Dataset | TensorDataset):
+        return tuple(dataset.tensors)
+    if isinstance(dataset, tuple) and dataset and all(isinstance(part, Tensor) for part in dataset):
+        return dataset
+    if isinstance(dataset, Subset) and (held := _held_tensors(dataset.dataset)) is not None:
+        index = torch.as_tensor(dataset.indices)
+        return tuple(tensor[index] for tensor in held)
+    return None
+
+
+def _checked_rows(dataset: Any, tensors: tuple[Tensor, ...] | None) -> int:
+    if tensors is None and not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TrainlabError(
+            f"a {type(dataset).__name__} has no length or no rows by number, so its order cannot be "
+            "repeated: give `train` a torch DataLoader over it instead"
+        )
+    rows = len(tensors[0]) if tensors is not None else len(dataset)
+    if rows == 0:
+        raise TrainlabError("the data set is empty (0 rows): there is nothing to load")
+    for tensor in tensors or ():
+        if len(tensor) != rows:
+            raise TrainlabError(f"tensors of {rows} and {len(tensor)} rows: give each row one entry in each")
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()):
+            _refuse_non_finite(tensor)
+    return rows
+
+
+def _refuse_non_finite(tensor: Tensor) -> None:
+    # a sum can overflow where each value is fine: look at the rows before refusing
+    wrong = (~torch.isfinite(tensor)).flatten(1).any(1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
+    if wrong.any():
+        raise TrainlabError(
+            f"{int(wrong.sum())} of {len(tensor)} rows hold NaN or infinite values, the first is row "
+            f"{int(wrong.nonzero()[0])}: drop or fill them before training"
+        )

@@ -1,0 +1,1 @@
+"""The training loop: `train` yields events, `evaluate` measures, `fit` serves observers."""

@@ -1,0 +1,174 @@
+"""Loss functions of a model and a batch: a sum, and the number of items it is a sum over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .data.batches import rows_of
+from .errors import TrainlabError
+
+Sum = float | Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss that can be added up exactly: `total` is a *sum* over `count` items (rows or tokens).
+
+    total: scalar with gradient.  count: items it sums over; a number, or a scalar tensor.
+    metrics: further sums; a bare one is over the same items, a pair is (sum, its own count).
+    """
+
+    total: Tensor
+    count: float | Tensor
+    metrics: Mapping[str, Sum | tuple[Sum, Sum]] = field(default_factory=dict)
+
+
+LossFunction = Callable[[nn.Module, Any], Loss | Tensor]
+
+
+def checked_loss(value: Any) -> Tensor:
+    """The tensor to differentiate of what a loss function returned.
+
+    Raises TrainlabError unless that is a scalar tensor or a Loss over at least one item.
+    """
+    tensor = value.total if isinstance(value, Loss) else value
+    if not isinstance(tensor, Tensor) or tensor.dim() != 0:
+        got = f"shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else f"type {type(value).__name__}"
+        raise TrainlabError(
+            f"loss_fn returned {got}: return a Loss(total, count), or a scalar tensor (use .mean())"
+        )
+    if isinstance(value, Loss) and not isinstance(value.count, Tensor) and not value.count > 0:
+        raise TrainlabError(f"loss_fn returned count={value.count}: no item of the batch counts")
+    return tensor
+
+
+def as_loss(value: Loss | Tensor, batch: Any) -> Loss:
+    """What a loss function returned, as a Loss; a bare scalar is a mean over the batch's rows."""
+    if isinstance(value, Loss):
+        return value
+    rows = rows_of(batch)
+    return Loss(value * rows, rows)
+
+
+def detached_sums(loss: Loss) -> dict[str, tuple[Sum, Sum]]:
+    """(sum, count) of the loss and of each metric, without gradient."""
+    pairs: dict[str, tuple[Sum, Sum]] = {"loss": (loss.total, loss.count)}
+    for name, metric in loss.metrics.items():
+        pairs[name] = metric if isinstance(metric, tuple) else (metric, loss.count)
+    return {name: (_detached(total), _detached(count)) for name, (total, count) in pairs.items()}
+
+
+def _detached(value: Sum) -> Sum:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def classification(
+    *, weight: Tensor | None = None, label_smoothing: float = 0.0, ignore_index: int | None = None
+) -> LossFunction:
+    """Cross-entropy (nats) of `model(inputs)` against integer classes, for batches (inputs, targets).
+
+    Logits are (N, C) or (N, T, C); targets (N,) or (N, T), int64, 0 to C - 1.
+    weight: (C,), one factor a class; the items then count by their factors.
+    ignore_index: the label of targets that do not count (padding), if there are any.
+    In eval mode it also measures `accuracy` (a training step would pay for it at every step).
+    Raises TrainlabError if dtype, shape or range of the targets cannot be right.
+    """
+    if not 0.0 <= label_smoothing < 1.0:
+        raise TrainlabError(f"label_smoothing={label_smoothing} is outside [0, 1): use 0.1, say")
+    # a label that no int64 target has by mistake: -100, torch's own default, would vanish in silence
+    ignored = torch.iinfo(torch.int64).min if ignore_index is None else ignore_index
+
+    def loss_fn(model: nn.Module, batch: Any) -> Loss:
+        inputs, targets = _pair(batch)
+        logits = model(inputs)
+        _check_classes(logits, targets)
+        if targets.dim() > 1:
+            logits, targets = logits.flatten(0, -2), targets.flatten()  # (N,T,C) -> (N*T,C)
+        factors = None if weight is None else weight.to(logits)
+        try:
+            total = F.cross_entropy(
+                logits,
+                targets,
+                factors,
+                ignore_index=ignored,
+                reduction="sum",
+                label_smoothing=label_smoothing,
+            )
+        except IndexError as error:  # the CPU's kernel checks the range for nothing
+            raise _out_of_range(logits, targets, ignore_index) from error
+        count: float | Tensor = len(targets)
+        if ignore_index is not None or factors is not None:
+            counted = targets != ignored
+            count = (counted if factors is None else factors[targets * counted] * counted).sum()
+        if model.training:
+            return Loss(total, count)
+        rows = len(targets) if ignore_index is None else (targets != ignored).sum()
+        return Loss(total, count, {"accuracy": ((logits.argmax(-1) == targets).sum(), rows)})
+
+    return loss_fn
+
+
+def regression(*, kind: str = "mse") -> LossFunction:
+    """Squared ("mse"), absolute ("l1") or Huber ("huber") error of `model(inputs)`, summed over all values.
+
+    Predictions and targets have the same shape, (N,) or (N, K), floating; batches are (inputs, targets).
+    In eval mode it also measures `mae`, the mean absolute error, in the targets' unit.
+    Raises TrainlabError if the shapes differ: (N, 1) against (N,) would broadcast to (N, N).
+    """
+    errors: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
+    if kind not in errors:
+        raise TrainlabError(f"kind={kind!r} is not a regression loss: use one of {', '.join(errors)}")
+
+    def loss_fn(model: nn.Module, batch: Any) -> Loss:
+        inputs, targets = _pair(batch)
+        predictions = model(inputs)
+        if predictions.shape != targets.shape:
+            raise TrainlabError(
+                f"predictions are {tuple(predictions.shape)} but targets {tuple(targets.shape)}: they would "
+                "broadcast; end the model with .squeeze(-1) or give the targets the same shape"
+            )
+        total = errors[kind](predictions, targets, reduction="sum")
+        if model.training:
+            return Loss(total, targets.numel())
+        return Loss(total, targets.numel(), {"mae": (predictions - targets).abs().sum()})
+
+    return loss_fn
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise TrainlabError(
+            f"a batch of type {type(batch).__name__} is not a pair (inputs, targets): "
+            "write loss_fn(model, batch) for batches of another form"
+        )
+    return batch[0], batch[1]
+
+
+def _check_classes(logits: Tensor, targets: Tensor) -> None:
+    if targets.dtype != torch.int64:
+        raise TrainlabError(
+            f"targets are {targets.dtype}, but class labels must be torch.int64: use targets.long() "
+            "if they are classes, losses.regression() if they are values"
+        )
+    if logits.shape[:-1] != targets.shape:
+        raise TrainlabError(
+            f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}: "
+            "the model must give one row of class scores for each target"
+        )
+
+
+def _out_of_range(logits: Tensor, targets: Tensor, ignore_index: int | None) -> TrainlabError:
+    classes = logits.shape[-1]
+    wrong = targets[(targets < 0) | (targets >= classes)]
+    if ignore_index is not None:
+        wrong = wrong[wrong != ignore_index]
+    return TrainlabError(
+        f"target {int(wrong[0])} is outside the classes 0 to {classes - 1}: widen the model's last layer, "
+        "renumber the labels from 0, or name the label of padding by ignore_index"
+    )
