@@ -1,0 +1,163 @@
+"""The small models of the course: an MLP, a CNN and a ResNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from .errors import TrainlabError, unknown_name
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+}
+
+
+def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
+    """The number of weights in `model`, each counted once even where layers share it."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+class MLP(nn.Sequential):
+    """Linear layers with a nonlinearity between them; images are flattened first.
+
+    inputs: values per row.  hidden: width of each hidden layer.  outputs: scores per row.
+    norm: batch normalisation before each nonlinearity.  dropout: probability after each.
+    Input (N, ...) with `inputs` values a row, output (N, outputs).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        *,
+        activation: str = "relu",
+        norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise unknown_name("activation", activation, ACTIVATIONS)
+        _check_sizes(inputs=inputs, outputs=outputs, **{f"hidden[{k}]": n for k, n in enumerate(hidden)})
+        _check_dropout(dropout)
+        layers: list[nn.Module] = [nn.Flatten()]
+        width = inputs
+        for size in hidden:
+            layers.append(nn.Linear(width, size))
+            if norm:
+                layers.append(nn.BatchNorm1d(size))
+            layers.append(ACTIVATIONS[activation]())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            width = size
+        super().__init__(*layers, nn.Linear(width, outputs))
+
+
+class CNN(nn.Module):
+    """Stages of 3x3 convolution, ReLU and 2x2 pooling, then the mean over positions and a linear layer.
+
+    channels: of the images (1 grey, 3 colour).  widths: channels of each stage; each halves the size.
+    Input (N, channels, H, W), H and W at least 2 ** stages; output (N, outputs).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        *,
+        widths: Sequence[int] = (16, 32),
+        norm: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_sizes(channels=channels, outputs=outputs, **{f"widths[{k}]": n for k, n in enumerate(widths)})
+        _check_dropout(dropout)
+        stages: list[nn.Module] = []
+        for width in widths:
+            stages.append(nn.Conv2d(channels, width, 3, padding=1, bias=not norm))
+            if norm:
+                stages.append(nn.BatchNorm2d(width))
+            stages += [nn.ReLU(), nn.MaxPool2d(2)]
+            channels = width
+        self.features = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(images)  # (N,C,H,W) -> (N,width,H/2^s,W/2^s)
+        return self.head(self.dropout(features.mean((2, 3))))  # -> (N,width) -> (N,outputs)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions added to their input: y = relu(x + f(x)).
+
+    Where the size or the width changes, a 1x1 convolution brings x into shape.
+    Source: He et al., Deep Residual Learning for Image Recognition, 2015, fig. 2.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+        return self.relu(self.shortcut(x) + change)
+
+
+class ResNet(nn.Module):
+    """A small residual network: a stem, stages of residual blocks, the mean over positions, a linear layer.
+
+    widths: channels of each stage; each but the first halves the size.  blocks: per stage.
+    Input (N, channels, H, W); output (N, outputs).  Source: He et al. 2015, section 4.2 (CIFAR form).
+    """
+
+    def __init__(
+        self, channels: int, outputs: int, *, widths: Sequence[int] = (16, 32, 64), blocks: int = 1
+    ) -> None:
+        super().__init__()
+        _check_sizes(
+            channels=channels,
+            outputs=outputs,
+            blocks=blocks,
+            **{f"widths[{k}]": n for k, n in enumerate(widths)},
+        )
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        stages: list[nn.Module] = []
+        before = widths[0]
+        for place, width in enumerate(widths):
+            for block in range(blocks):
+                halve = place > 0 and block == 0
+                stages.append(ResidualBlock(before, width, stride=2 if halve else 1))
+                before = width
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(before, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stages(self.stem(images))  # (N,C,H,W) -> (N,width,H/2^(s-1),W/2^(s-1))
+        return self.head(features.mean((2, 3)))  # -> (N,width) -> (N,outputs)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise TrainlabError(f"{name}={size!r} is not a whole number from 1 on")
+
+
+def _check_dropout(dropout: float) -> None:
+    if not 0.0 <= dropout < 1.0:
+        raise TrainlabError(f"dropout={dropout!r} is outside [0, 1): 0.5 drops half of the values")

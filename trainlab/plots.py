@@ -1,0 +1,81 @@
+"""Drawing only: each function takes what was measured and returns the Axes it drew on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from .events import History
+
+# Middle tones, told apart by colour-blind readers too (after Okabe and Ito), and legible on white
+# as on the dark theme; text and lines in a grey with a contrast above 3.9 on both
+COLORS = ("#2b7bba", "#d9730d", "#1a936f", "#b8579b", "#a1770f", "#cc4b4b")
+INK = "#808080"
+
+_STYLE: Any = {
+    "figure.figsize": (5.0, 2.8),
+    "figure.dpi": 100,
+    "figure.facecolor": "none",
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=COLORS),
+    "grid.color": INK,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "font.size": 9,
+}
+
+
+def plot_theme() -> None:
+    """From here on, draw figures that are legible in the light and the dark theme of JupyterLab."""
+    mpl.rcParams.update(_STYLE)
+
+
+def plot_history(history: History, ax: Axes | None = None, *, metric: str = "loss") -> Axes:
+    """Draw a metric over the steps: training (faint, with its mean per epoch) and validation.
+
+    metric: "loss", or any that was measured ("accuracy").
+    Raises TrainlabError if the history has no such column.
+    """
+    with mpl.rc_context(_STYLE):
+        ax = ax if ax is not None else plt.figure().add_subplot()
+        known = {key for row in history.rows for key in row}
+        if metric in known:
+            _draw_training(history, ax, metric)
+        if f"valid_{metric}" in known:
+            steps = history.column("step", event="validation")
+            ax.plot(steps, history.column(f"valid_{metric}"), "o-", color=COLORS[1], label="validation")
+        if not ax.lines:
+            history.column(metric)  # raises, naming the columns there are
+        ax.set_xlabel("optimizer step")
+        ax.set_ylabel(f"{metric} (nats)" if metric == "loss" else metric)
+        ax.legend()
+    return ax
+
+
+def _draw_training(history: History, ax: Axes, metric: str) -> None:
+    steps = np.array(history.column("step"))
+    values = np.array(history.column(metric), dtype=float)
+    epochs = np.array(history.column("epoch"))
+    ax.plot(steps, values, color=COLORS[0], alpha=0.35, linewidth=0.8)
+    ends = [steps[epochs == epoch].max() for epoch in np.unique(epochs)]
+    means = [values[epochs == epoch].mean() for epoch in np.unique(epochs)]
+    ax.plot(ends, means, "o-", color=COLORS[0], label="training, mean of the epoch")
