@@ -1,0 +1,1 @@
+"""What a learner answers: exercises, hints, predictions, and the record of their progress."""
