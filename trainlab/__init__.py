@@ -42,6 +42,7 @@ _HOMES = {
     "EarlyStopping": "observers",
     "BestModel": "observers",
     "JsonLines": "observers",
+    "plots": "plots",
     "plot_history": "plots",
     "plot_theme": "plots",
     "check": "course.exercises",
