@@ -411,3 +411,9 @@ def test_an_unattended_run_keeps_nothing_and_starts_afresh(chapter, monkeypatch,
     hint("98.1")
     assert capsys.readouterr().out.startswith("98.1 hint 1 of 3")
     assert (chapter / "progress.json").read_text() == kept
+
+
+def test_progress_of_one_chapter():
+    assert [each.chapter for each in progress("02").chapters] == ["02"]
+    with pytest.raises(TrainlabError, match="unknown chapter '2'.*known: "):
+        progress("2")

@@ -10,6 +10,7 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from .errors import unknown_name
 from .events import History
 
 # Middle tones, told apart by colour-blind readers too (after Okabe and Ito), and legible on white
@@ -38,8 +39,10 @@ _STYLE: Any = {
     "legend.labelcolor": INK,
     "lines.linewidth": 1.6,
     "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    # a hair to either side of middle grey: were all tick labels light, or all dark, the notebook would
+    # put a box of the other theme's colour behind the figure
+    "xtick.color": "#7e7e7e",
+    "ytick.color": "#828282",
     "font.size": 9,
 }
 
@@ -57,14 +60,15 @@ def plot_history(history: History, ax: Axes | None = None, *, metric: str = "los
     """
     with mpl.rc_context(_STYLE):
         ax = ax if ax is not None else plt.figure().add_subplot()
+        measured = {key for row in history.rows for key in row if row["event"] == "step"}
         known = {key for row in history.rows for key in row}
-        if metric in known:
+        if metric in measured:
             _draw_training(history, ax, metric)
         if f"valid_{metric}" in known:
             steps = history.column("step", event="validation")
             ax.plot(steps, history.column(f"valid_{metric}"), "o-", color=COLORS[1], label="validation")
         if not ax.lines:
-            history.column(metric)  # raises, naming the columns there are
+            raise unknown_name("metric", metric, measured | {key.removeprefix("valid_") for key in known})
         ax.set_xlabel("optimizer step")
         ax.set_ylabel(f"{metric} (nats)" if metric == "loss" else metric)
         ax.legend()

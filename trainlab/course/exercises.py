@@ -284,10 +284,16 @@ class ProgressReport:
 _COLUMNS = ("exercise", "state", "attempts", "hints", "solution", "title")
 
 
-def progress() -> ProgressReport:
-    """The learner's exercises and predictions so far, by chapter."""
+def progress(chapter: str | None = None) -> ProgressReport:
+    """The learner's exercises and predictions so far: of one chapter ("02"), or of each.
+
+    Raises TrainlabError if there is no such chapter.
+    """
+    if chapter is not None and chapter not in _chapters():
+        raise unknown_name("chapter", chapter, _chapters())
     kept = record.read()
-    return ProgressReport(tuple(_chapter_progress(name, kept) for name in _chapters()))
+    names = _chapters() if chapter is None else [chapter]
+    return ProgressReport(tuple(_chapter_progress(name, kept) for name in names))
 
 
 def _chapter_progress(chapter: str, kept: record.Record) -> ChapterProgress:

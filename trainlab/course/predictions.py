@@ -20,6 +20,7 @@ import io
 import math
 import re
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -229,7 +230,8 @@ class Bet:
         if self._attended:
             _display_widget(self._panel(), "\n".join(lines))
         else:
-            print(*lines, f"guess: {self._kind.show(self.guess, None)}", sep="\n")
+            lines.append(f"guess: {self._kind.show(self.guess, None)}")
+            print(*(textwrap.fill(line, 96, subsequent_indent="    ") for line in lines), sep="\n")
 
     def _panel(self) -> Any:
         import ipywidgets
