@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -112,8 +113,16 @@ def event_row(event: Event) -> Row:
     return row
 
 
+def json_row(row: Row) -> Row:
+    """A row with null for what JSON cannot say: NaN and the infinities."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+
+
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) else value
+    return value.item() if hasattr(value, "item") else value
 
 
 class History:
@@ -190,8 +199,10 @@ class History:
             writer.writerows(self.rows)
 
     def to_json(self, path: str | Path) -> None:
-        """Write all rows as one JSON array."""
-        _writable(path).write_text(json.dumps(self.rows, indent=1), encoding="utf-8")
+        """Write all rows as one JSON array; values that are not finite become null."""
+        _writable(path).write_text(
+            json.dumps([json_row(row) for row in self.rows], indent=1), encoding="utf-8"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All rows, as plain values."""

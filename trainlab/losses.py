@@ -91,6 +91,11 @@ def classification(
         if targets.dim() > 1:
             logits, targets = logits.flatten(0, -2), targets.flatten()  # (N,T,C) -> (N*T,C)
         factors = None if weight is None else weight.to(logits)
+        if factors is not None and factors.shape != logits.shape[-1:]:
+            raise TrainlabError(
+                f"weight has shape {tuple(factors.shape)} for {logits.shape[-1]} classes: "
+                "give one factor for each"
+            )
         try:
             total = F.cross_entropy(
                 logits,

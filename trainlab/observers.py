@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import TrainlabError, unknown_name
-from .events import STOP, Event, Restarted, Step, Validation, event_row
+from .events import STOP, Event, Restarted, Step, Validation, event_row, json_row
 from .state import TrainState
 
 
@@ -194,15 +194,17 @@ class JsonLines:
         if self._file is None or isinstance(event, Restarted):
             self._open(event)
         assert self._file is not None
-        self._file.write(json.dumps(event_row(event)) + "\n")
+        self._file.write(json.dumps(json_row(event_row(event)), allow_nan=False) + "\n")
         self._file.flush()
 
     def _open(self, event: Event) -> None:
         self.close()
         # a validation follows the step of the same number; anything else begins with its own
         keep_to = event.step if isinstance(event, Validation | Restarted) else event.step - 1
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= keep_to]
+        if isinstance(event, Validation):
+            kept = [line for line in kept if _step_of(line) < keep_to or '"event": "validation"' not in line]
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8")
 

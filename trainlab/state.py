@@ -72,6 +72,7 @@ class TrainState:
     ReduceLROnPlateau with each validation.
     step: optimizer steps so far.  epoch: epochs completed.  samples: rows consumed of the current one.
     controls: what may change during the run.  history: all events of the run so far.
+    applied: the controls that the run goes by.
     updating: True only while the update itself is under way; a state left so by an error is
     part old, part new, and is refused.
     Raises TrainlabError if nothing in the model can be trained, or the optimizer holds none of it.
@@ -91,10 +92,12 @@ class TrainState:
         self.samples = 0
         self.validated = 0
         self.updating = False
-        self._applied = Controls()
+        self.applied = Controls()
+        self._decayed: set[int] = set()
         self._observers: dict[str, Stateful] = {}
         self._observer_states: dict[str, Any] = {}
         self.check()
+        self._decayed |= _decayed_groups(optimizer)
 
     def check(self) -> None:
         """Raise TrainlabError unless an update can be made: whole, and wired to the model."""
@@ -103,6 +106,15 @@ class TrainState:
                 f"the update after step {self.step} was broken off half-way: load the last checkpoint, "
                 "or make a new TrainState"
             )
+        for name, part, kind in (
+            ("model", self.model, nn.Module),
+            ("optimizer", self.optimizer, torch.optim.Optimizer),
+        ):
+            if not isinstance(part, kind):
+                what = part.__name__ if isinstance(part, type) else f"a {type(part).__name__}"
+                raise TrainlabError(
+                    f"{name} is {what}, not a {kind.__name__} object: give TrainState(model, optimizer)"
+                )
         trainable = {id(p) for p in self.model.parameters() if p.requires_grad}
         if not trainable:
             raise TrainlabError(
@@ -118,22 +130,22 @@ class TrainState:
             raise TrainlabError(
                 "LBFGS evaluates the loss several times a step: use SGD or Adam's family here"
             )
-        if self.scheduler is not None and self.scheduler.optimizer is not self.optimizer:
+        if self.scheduler is not None and getattr(self.scheduler, "optimizer", None) is not self.optimizer:
             raise TrainlabError("the scheduler belongs to another optimizer: build it from this state's")
 
     @property
     def controls_changed(self) -> bool:
         """Whether a control differs from what the run goes by."""
-        return self.controls != self._applied
+        return self.controls != self.applied
 
     def apply_controls(self) -> list[Changed]:
         """Bring optimizer and model in line with the controls; one event for each that changed."""
-        wanted, applied = asdict(self.controls), asdict(self._applied)
+        wanted, applied = asdict(self.controls), asdict(self.applied)
         changed = [name for name in wanted if wanted[name] != applied[name]]
         for name in changed:
             if wanted[name] is not None:
                 self._apply(name, wanted[name])
-        self._applied = Controls(**wanted)
+        self.applied = Controls(**wanted)
         return [Changed(self.step + 1, name, wanted[name]) for name in changed]
 
     def _apply(self, name: str, value: float) -> None:
@@ -149,10 +161,10 @@ class TrainState:
                 elif "momentum" in group:
                     group["momentum"] = value
         elif name == "weight_decay":
-            # groups without decay (biases, norms) keep theirs, unless no group has any
-            decayed = [group for group in groups if group.get("weight_decay")] or groups
-            for group in decayed:
-                group["weight_decay"] = value
+            # groups without decay (biases, norms) keep theirs, unless no group ever had any
+            self._decayed |= _decayed_groups(self.optimizer)
+            for place in self._decayed or range(len(groups)):
+                groups[place]["weight_decay"] = value
 
     def attach(self, observers: Sequence[Any]) -> None:
         """Save these observers with the run; each goes on from the one that had its place and type before."""
@@ -182,7 +194,7 @@ class TrainState:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "controls": asdict(self.controls),
-            "applied": asdict(self._applied),
+            "applied": asdict(self.applied),
             "position": self.position(),
             "observers": self._observer_states
             | {name: observer.state_dict() for name, observer in self._observers.items()},
@@ -206,9 +218,9 @@ class TrainState:
         else:
             self.scaler = None
         self.controls = Controls(**state["controls"])
-        self._applied = Controls(**state["applied"])
-        if self._applied.dropout is not None:  # the others are in the optimizer's groups
-            self._apply("dropout", self._applied.dropout)
+        self.applied = Controls(**state["applied"])
+        if self.applied.dropout is not None:  # the others are in the optimizer's groups
+            self._apply("dropout", self.applied.dropout)
         for name, value in state["position"].items():
             setattr(self, name, value)
         self.history.load_state_dict(state["history"])
@@ -233,6 +245,12 @@ class TrainState:
             raise TrainlabError(
                 f"the optimizer holds {held} parameters a group, the saved one {saved}: build it as it was"
             )
+        options = [sorted(group.keys() - {"initial_lr"}) for group in state["optimizer"]["param_groups"]]
+        if options != [sorted(group.keys() - {"initial_lr"}) for group in self.optimizer.param_groups]:
+            raise TrainlabError(
+                f"the saved optimizer has other settings than this {type(self.optimizer).__name__}: "
+                "build the one that the run was saved with"
+            )
         if (self.scheduler is None) != (state["scheduler"] is None):
             has = "has none" if self.scheduler is None else "has one"
             raise TrainlabError(f"the saved run and this state differ in the scheduler: this state {has}")
@@ -244,17 +262,25 @@ class TrainState:
         )
 
 
+def _decayed_groups(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {place for place, group in enumerate(optimizer.param_groups) if group.get("weight_decay")}
+
+
 class Update:
     """The bracket around the updates of a run: a keyboard interrupt waits until the update is whole.
 
-    After `hold`, SIGINT in the main thread is kept back inside the bracket and delivered
-    at its end. Whatever else breaks an update off leaves `state.updating` True, and the state is
-    refused from then on.
+    After `hold`, SIGINT in the main thread is kept back inside the bracket and delivered by `told`,
+    once the consumer has the event that tells of the update: no event is lost. With `until_told` one
+    that comes between the two waits as well (the second one does not).
+    Whatever else breaks an update off leaves `state.updating` True, and the state is refused from then on.
     """
 
     def __init__(self, state: TrainState) -> None:
+        self.until_told = False
         self._state = state
+        self._telling = False
         self._waiting = False
+        self._released = False
         self._previous: Any = None
         self._handler = self._on_interrupt  # one object: a bound method is made anew at each access
 
@@ -262,8 +288,13 @@ class Update:
         """Stand between SIGINT and its handler, if this is the main thread (call it again at will)."""
         if threading.current_thread() is not threading.main_thread():
             return
-        current = signal.getsignal(signal.SIGINT)
-        if current is not self._handler and callable(current):
+        current = handler = signal.getsignal(signal.SIGINT)
+        # runs that take turns stand behind one another: a second place in the row would close a circle
+        while isinstance(other := getattr(handler, "__self__", None), Update):
+            if other is self:
+                return
+            handler = other._previous
+        if callable(current):
             self._previous = current
             signal.signal(signal.SIGINT, self._handler)
 
@@ -272,14 +303,23 @@ class Update:
         main = threading.current_thread() is threading.main_thread()
         if main and signal.getsignal(signal.SIGINT) is self._handler:
             signal.signal(signal.SIGINT, self._previous)
+        self._released = True
+        self.told()
+
+    def told(self) -> None:
+        """The consumer has the last event: deliver the interrupt that waited, if there is one."""
+        self._telling = False
+        if self._waiting:
+            self._waiting = False
+            self._previous(signal.SIGINT, None)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._state.updating:
-            self._waiting = True
-        else:
-            self._previous(number, frame)
+        again, self._waiting = self._waiting, True
+        if self._released or not (self._state.updating or (self._telling and not again)):
+            self.told()
 
     def __enter__(self) -> None:
+        self._telling = self.until_told
         self._state.updating = True
 
     def __exit__(
@@ -287,6 +327,3 @@ class Update:
     ) -> None:
         if kind is None:
             self._state.updating = False
-        if self._waiting:
-            self._waiting = False
-            self._previous(signal.SIGINT, None)

@@ -74,7 +74,7 @@ class TensorLoader(Loader):
             for index in self.index_batches(epoch, start):
                 yield tuple(tensor.index_select(0, index) for tensor in self.tensors)
         else:
-            for begin in range(start, len(self) * self.batch_size, self.batch_size):
+            for begin in range(start, min(self.rows, len(self) * self.batch_size), self.batch_size):
                 # cloned, or a model that works in place would change the data set
                 yield tuple(tensor[begin : begin + self.batch_size].clone() for tensor in self.tensors)
 
@@ -99,39 +99,51 @@ class DatasetLoader(Loader):
     ) -> None:
         super().__init__(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
         self.dataset = dataset
-        self._position = (0, 0)
-        self._loader = DataLoader(
-            _SeededRows(dataset, seed),
-            batch_sampler=_KeyedBatches(self),
-            num_workers=workers,
-            collate_fn=collate,
-            persistent_workers=workers > 0,
-            # its own: an iterator would draw from the global generator
-            generator=torch.Generator().manual_seed(derive_seed(seed)),
-        )
+        self._workers = workers
+        self._collate = collate
+        self._idle: list[tuple[_KeyedBatches, DataLoader[Any]]] = []
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        self._position = (epoch, start)
-        return iter(self._loader)
+        # torch's persistent workers serve one iterator at a time: a second pass gets workers of its own
+        keys, loader = self._idle.pop() if self._idle else self._new_loader()
+        keys.position = (epoch, start)
+        try:
+            yield from loader
+        finally:
+            self._idle.append((keys, loader))
 
-    def keyed_batches(self) -> Iterator[list[tuple[int, int]]]:
-        """The (epoch, index) pairs of each batch, from the position that `batches` was asked for."""
-        epoch, start = self._position
-        for index in self.index_batches(epoch, start):
-            yield [(epoch, row) for row in index.tolist()]
+    def _new_loader(self) -> tuple[_KeyedBatches, DataLoader[Any]]:
+        # not of `self`: in a reference cycle the queues die before torch can tell the workers to end
+        order = Loader(
+            self.rows, self.batch_size, seed=self.seed, shuffle=self.shuffle, drop_last=self.drop_last
+        )
+        keys = _KeyedBatches(order)
+        loader: DataLoader[Any] = DataLoader(
+            _SeededRows(self.dataset, self.seed),
+            batch_sampler=keys,
+            num_workers=self._workers,
+            collate_fn=self._collate,
+            persistent_workers=self._workers > 0,
+            # its own: an iterator would draw from the global generator
+            generator=torch.Generator().manual_seed(derive_seed(self.seed)),
+        )
+        return keys, loader
 
 
 class _KeyedBatches:
     """What torch's DataLoader takes as a batch sampler: it passes (epoch, index) on to the workers."""
 
-    def __init__(self, loader: DatasetLoader) -> None:
-        self._owner = loader
+    def __init__(self, order: Loader) -> None:
+        self.position = (0, 0)
+        self._order = order
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self._owner.keyed_batches()
+        epoch, start = self.position
+        for index in self._order.index_batches(epoch, start):
+            yield [(epoch, row) for row in index.tolist()]
 
     def __len__(self) -> int:
-        return len(self._owner)
+        return len(self._order)
 
 
 class _SeededRows(torch.utils.data.Dataset[Any]):
@@ -172,6 +184,7 @@ def make_loader(
     Raises TrainlabError if the data set is empty, holds NaN or infinite features, or an argument is
     out of range.
     """
+    check_seed(seed)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise TrainlabError(f"batch_size={batch_size!r} is not a whole number from 1 on: use 32 or 64, say")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
@@ -196,15 +209,28 @@ def make_loader(
     )
 
 
+def check_seed(seed: int) -> None:
+    """Raise TrainlabError unless `seed` is a whole number from 0 on."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise TrainlabError(f"seed={seed!r} is not a whole number from 0 on: choose one, such as 0")
+
+
 def _held_tensors(dataset: Any) -> tuple[Tensor, ...] | None:
-    if isinstance(dataset, Dataset | TensorDataset):
+    if isinstance(dataset, Dataset | TensorDataset) and _plain_rows(dataset, Dataset, TensorDataset):
         return tuple(dataset.tensors)
     if isinstance(dataset, tuple) and dataset and all(isinstance(part, Tensor) for part in dataset):
         return dataset
-    if isinstance(dataset, Subset) and (held := _held_tensors(dataset.dataset)) is not None:
+    if not isinstance(dataset, Subset) or not _plain_rows(dataset, Subset):
+        return None
+    if (held := _held_tensors(dataset.dataset)) is not None:
         index = torch.as_tensor(dataset.indices)
         return tuple(tensor[index] for tensor in held)
     return None
+
+
+def _plain_rows(dataset: Any, *kinds: type) -> bool:
+    """Whether rows come as the class has them: a subclass may augment what it returns."""
+    return any(type(dataset).__getitem__ is getattr(kind, "__getitem__") for kind in kinds)  # noqa: B009
 
 
 def _checked_rows(dataset: Any, tensors: tuple[Tensor, ...] | None) -> int:

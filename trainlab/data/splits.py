@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 from ..errors import TrainlabError
 from ..randomness import derive_seed
 from .dataset import Dataset
+from .loaders import check_seed
 
 Part = Dataset | Subset[Any]
 Counts = NDArray[np.int64]
@@ -62,6 +63,7 @@ def split(
     Raises TrainlabError if an argument cannot be met; `dataset` is never changed.
     """
     n = _checked_length(dataset)
+    check_seed(seed)
     shares = _checked_fractions(fractions, n)
     ways = {"stratify": stratify, "groups": groups, "time": time}
     given = [name for name, value in ways.items() if value is not None and value is not False]
@@ -160,9 +162,21 @@ def _stratified(labels: NDArray[Any], shares: NDArray[np.float64], rng: np.rando
         low = np.floor(size * shares + 1e-9).astype(np.int64)
         counts = np.clip(due, np.maximum(low, shares > 0), low + 1)
         counts[0] += size - counts.sum()
+        _level(counts, size * shares, low)
         done += counts
         part[rows] = np.repeat(np.arange(3), counts)
     return part
+
+
+def _level(counts: Counts, exact: NDArray[np.float64], low: Counts) -> None:
+    """Bring the first count, which took what was left over, to within a row of its share, in place."""
+    while counts[0] > max(low[0] + 1, 1):
+        place = 1 + (exact - counts)[1:].argmax()
+        counts[0], counts[place] = counts[0] - 1, counts[place] + 1
+    while counts[0] < max(low[0], exact[0] > 0) and counts[1:].max() > 1:
+        # the part furthest above its share gives, but never its only row
+        place = 1 + np.where(counts > 1, counts - exact, -np.inf)[1:].argmax()
+        counts[0], counts[place] = counts[0] + 1, counts[place] - 1
 
 
 def _grouped(groups: NDArray[Any], shares: NDArray[np.float64], rng: np.random.Generator) -> Counts:

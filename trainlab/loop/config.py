@@ -47,7 +47,8 @@ class TrainConfig:
             not isinstance(self.validate_every, int) or self.validate_every < 1
         ):
             raise TrainlabError(f"validate_every={self.validate_every!r}: give 'epoch' or a number of steps")
-        if self.clip_norm is not None and not self.clip_norm > 0:
+        number = isinstance(self.clip_norm, int | float)
+        if self.clip_norm is not None and not (number and self.clip_norm > 0):
             raise TrainlabError(
                 f"clip_norm={self.clip_norm!r} is not above 0: use 1.0, or None for no clipping"
             )

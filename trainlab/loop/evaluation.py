@@ -13,7 +13,7 @@ from ..data.batches import epoch_batches, to_device
 from ..errors import TrainlabError
 from ..losses import LossFunction, as_loss, checked_loss, detached_sums
 from ..precision import autocast, check_precision, choose_device, device_of
-from ..randomness import preserve_rng
+from ..randomness import RngState, get_rng_state, set_rng_state
 
 
 def evaluate(
@@ -32,25 +32,48 @@ def evaluate(
     check_precision(precision)
     where = device_of(model) if device is None else choose_device(device)
     modes = [(module, module.training) for module in model.modules()]
-    sums: dict[str, tuple[list[Any], list[Any]]] = {}
+    rng, grad_mode = get_rng_state(), torch.is_grad_enabled()
     try:
-        model.eval()
-        with preserve_rng(), torch.no_grad():
-            for batch in epoch_batches(loader, epoch=0, start=0):
-                batch = to_device(batch, where)
-                with autocast(precision, where):
-                    value = loss_fn(model, batch)
-                checked_loss(value)
-                for name, (total, count) in detached_sums(as_loss(value, batch)).items():
-                    totals, counts = sums.setdefault(name, ([], []))
-                    totals.append(total)
-                    counts.append(count)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+        sums = _sums(model, loader, loss_fn, precision, where)
+        _put_back(modes, rng, grad_mode)
+    except BaseException:  # not `finally`: an interrupt that lands in the putting back has it done again
+        _put_back(modes, rng, grad_mode)
+        raise
     if not sums:
         raise TrainlabError("the loader gave no batches: there is nothing to evaluate on")
-    return {name: _plain_sum(totals) / _plain_sum(counts) for name, (totals, counts) in sums.items()}
+    means = {name: _mean(_plain_sum(totals), _plain_sum(counts)) for name, (totals, counts) in sums.items()}
+    if not _plain_sum(sums["loss"][1]):
+        raise TrainlabError("no item of any batch counts: are all targets the ignored one?")
+    return means
+
+
+def _sums(
+    model: nn.Module, loader: Iterable[Any], loss_fn: LossFunction, precision: str, where: torch.device
+) -> dict[str, tuple[list[Any], list[Any]]]:
+    sums: dict[str, tuple[list[Any], list[Any]]] = {}
+    model.eval()
+    with torch.no_grad():
+        for batch in epoch_batches(loader, epoch=0, start=0):
+            batch = to_device(batch, where)
+            with autocast(precision, where):
+                value = loss_fn(model, batch)
+            checked_loss(value)
+            for name, (total, count) in detached_sums(as_loss(value, batch)).items():
+                totals, counts = sums.setdefault(name, ([], []))
+                totals.append(total)
+                counts.append(count)
+    return sums
+
+
+def _put_back(modes: list[tuple[nn.Module, bool]], rng: RngState, grad_mode: bool) -> None:
+    torch.set_grad_enabled(grad_mode)  # an interrupt can land in the exit of no_grad
+    for module, mode in modes:
+        module.training = mode
+    set_rng_state(rng)
+
+
+def _mean(total: float, count: float) -> float:
+    return total / count if count else math.nan
 
 
 def _plain_sum(values: list[Any]) -> float:

@@ -13,6 +13,7 @@ from ..data.batches import tensors_in
 from ..errors import TrainlabError
 from ..events import Scalar
 from ..precision import autocast
+from ..state import TrainState
 from .run import Before, Run
 
 
@@ -84,6 +85,35 @@ def _origin(run: Run, batch: Any) -> str:
     return found[0] if found else "every layer's output is finite, so the loss function made it"
 
 
+class _Settings:
+    """Schedule, the optimizer's settings and the controls applied, as they are before an update."""
+
+    __slots__ = ("_applied", "_groups", "_known", "_schedule", "_state")
+
+    def __init__(self, state: TrainState) -> None:
+        self._state = state
+        self._schedule = None if state.scheduler is None else state.scheduler.state_dict()
+        # a schedule may move momentum with the rate, and fills rates that are tensors in place
+        self._groups = [
+            {k: v.clone() if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
+            for group in state.optimizer.param_groups
+        ]
+        self._known = len(state.optimizer.state)
+        self._applied = state.applied
+
+    def restore(self) -> None:
+        """Put them back; controls changed since are applied, and told, anew."""
+        state = self._state
+        if state.scheduler is not None and self._schedule is not None:
+            state.scheduler.load_state_dict(self._schedule)
+        for group, kept in zip(state.optimizer.param_groups, self._groups):
+            group.update(kept)
+        # a skipped first update leaves buffers that nothing was written to
+        for parameter in list(state.optimizer.state)[self._known :]:
+            del state.optimizer.state[parameter]
+        state.applied = self._applied
+
+
 class DeferredWatch:
     """Finds a loss that is not finite without making the device wait at every step.
 
@@ -95,7 +125,7 @@ class DeferredWatch:
         self._run = run
         self._every = every
         self._flag = torch.zeros((), device=run.device)
-        self._window: list[tuple[Before, Tensor, Any, list[Any]]] = []
+        self._window: list[tuple[Before, Tensor, _Settings]] = []
 
     @property
     def full(self) -> bool:
@@ -106,11 +136,12 @@ class DeferredWatch:
         """Put the flag up if `value` is not finite."""
         self._flag = torch.maximum(self._flag, (~torch.isfinite(value.detach())).float())
 
-    def step(self, optimizer: Any, before: Before) -> None:
+    def remember(self, before: Before) -> None:
+        """Keep what the coming update changes besides the weights (call it before rates are scaled)."""
+        self._window.append((before, self._flag, _Settings(self._run.state)))
+
+    def step(self, optimizer: Any) -> None:
         """The optimizer's step, skipped on the device where the flag is up."""
-        scheduler = self._run.state.scheduler
-        schedule = None if scheduler is None else scheduler.state_dict()
-        self._window.append((before, self._flag, schedule, [group["lr"] for group in optimizer.param_groups]))
         # the two attributes by which torch's own GradScaler tells a fused optimizer to skip
         optimizer.grad_scale, optimizer.found_inf = None, self._flag
         try:
@@ -123,14 +154,10 @@ class DeferredWatch:
         window, self._window = self._window, []
         if not window or not self._flag.item():
             return None
-        flags = torch.stack([flag for _, flag, _, _ in window])
-        before, _, schedule, rates = window[int(flags.nonzero()[0])]
-        state = self._run.state
+        flags = torch.stack([flag for _, flag, _ in window])
+        before, _, settings = window[int(flags.nonzero()[0])]
         with self._run.update:
             before.restore()
-            if state.scheduler is not None:
-                state.scheduler.load_state_dict(schedule)
-            for group, rate in zip(state.optimizer.param_groups, rates):
-                group["lr"] = rate
+            settings.restore()
         self._flag = torch.zeros((), device=self._run.device)
         return before.step + 1

@@ -30,7 +30,7 @@ class Run:
     valid: Iterable[Any] | None
     device: torch.device
     update: Update
-    buffers: list[Tensor] = field(default_factory=list)
+    buffers: list[tuple[dict[str, Tensor | None], str]] = field(default_factory=list)
     watch: DeferredWatch | None = None
     restarts: int = 0
 
@@ -86,7 +86,7 @@ class Before:
         self._host_rng = torch.get_rng_state()
         kind = run.device.type
         self._device_rng = None if kind == "cpu" else getattr(torch, kind).get_rng_state()
-        self._buffers = [buffer.clone() for buffer in run.buffers]
+        self._buffers = [kept.clone() for place, name in run.buffers if (kept := place[name]) is not None]
 
     def restore(self) -> None:
         """Put all of it back, and let the scaler forget that gradients were unscaled."""
@@ -94,7 +94,8 @@ class Before:
         torch.set_rng_state(self._host_rng)
         if self._device_rng is not None:
             getattr(torch, device.type).set_rng_state(self._device_rng)
-        for buffer, kept in zip(self._run.buffers, self._buffers):
+        present = (place[name] for place, name in self._run.buffers)
+        for buffer, kept in zip((buffer for buffer in present if buffer is not None), self._buffers):
             buffer.copy_(kept)
         state.step, state.epoch, state.samples = self._position
         if state.scaler is not None:

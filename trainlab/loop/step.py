@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import chain, islice
 from time import perf_counter
 from typing import Any
@@ -76,8 +76,10 @@ def _backward(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gather
     batch = to_device(batch, run.device)
     value = _forward(run, batch)
     tensor, count = (value.total, value.count) if isinstance(value, Loss) else (value, 1)
+    if isinstance(count, Tensor):  # over no item at all the mean is NaN, though the sum is 0
+        tensor, count = tensor / count, 1
     seen = look(run, before, tensor, batch)
-    if isinstance(count, Tensor) or run.state.scaler is not None:
+    if run.state.scaler is not None:
         _objective(run, tensor / count).backward()
     else:  # the gradient of total / count, without a division in the graph
         tensor.backward(_share(tensor.dtype, tensor.device, count))
@@ -88,7 +90,7 @@ def _backward(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gather
     return _Gathered(_mean(seen, tensor, count), rows_of(batch), metrics)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _share(dtype: torch.dtype, device: torch.device, count: float) -> Tensor:
     return torch.ones((), dtype=dtype, device=device) / count
 
@@ -112,7 +114,8 @@ def _accumulate(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gath
             _refuse_inexact_mean(batch)
         loss = as_loss(value, batch)
         if divisor is None:  # a guess at the final count: bare sums would overflow in half precision
-            divisor = loss.count * run.config.accumulate
+            first = loss.count.clamp(min=1) if isinstance(loss.count, Tensor) else loss.count
+            divisor = first * run.config.accumulate
         look(run, before, loss.total, batch)
         _objective(run, loss.total / divisor).backward()
         rows += rows_of(batch)
@@ -120,6 +123,7 @@ def _accumulate(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gath
             so_far, of = sums.get(name, (0.0, 0))
             sums[name] = (so_far + part, of + whole)
     total, count = sums.pop("loss")
+    look(run, before, torch.as_tensor(total / count), batch)  # NaN where no item of the whole group counts
     if isinstance(count, Tensor) or count != divisor:
         for parameter in _parameters(run):
             if parameter.grad is not None:
@@ -176,11 +180,13 @@ def _update(run: Run, before: Before, rows: int) -> float:
     state = run.state
     groups, scale = state.optimizer.param_groups, state.controls.lr_scale
     with run.update:
+        if run.watch is not None:
+            run.watch.remember(before)
         rates = [group["lr"] for group in groups] if scale != 1.0 else []
         for group, rate in zip(groups, rates):
             group["lr"] = rate * scale
         applied = float(groups[0]["lr"])
-        _optimizer_step(run, before)
+        _optimizer_step(run)
         for group, rate in zip(groups, rates):
             group["lr"] = rate
         if state.scheduler is not None and not isinstance(state.scheduler, ReduceLROnPlateau):
@@ -190,12 +196,12 @@ def _update(run: Run, before: Before, rows: int) -> float:
     return applied
 
 
-def _optimizer_step(run: Run, before: Before) -> None:
+def _optimizer_step(run: Run) -> None:
     state = run.state
     if state.scaler is not None:
         state.scaler.step(state.optimizer)
         state.scaler.update()
     elif run.watch is not None:
-        run.watch.step(state.optimizer, before)
+        run.watch.step(state.optimizer)
     else:
         state.optimizer.step()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..data.batches import epoch_batches
 from ..errors import TrainlabError
-from ..events import STOP, Event, History, Restarted, Validation
+from ..events import STOP, Event, History, Restarted, Step, Validation
 from ..losses import LossFunction
 from ..precision import choose_device
 from ..state import TrainState, Update
@@ -39,6 +39,16 @@ def train(
     Raises TrainlabError if an argument cannot be right, if the run is already finished, or, naming
     step and layer, if a loss is not finite; the state is then as it was before that step.
     """
+    return _stream(_checked_run(state, loader, loss_fn, config, valid))
+
+
+def _checked_run(
+    state: TrainState,
+    loader: Iterable[Any],
+    loss_fn: LossFunction,
+    config: TrainConfig,
+    valid: Iterable[Any] | None,
+) -> Run:
     if not isinstance(state, TrainState):
         raise TrainlabError(f"state is a {type(state).__name__}: make a TrainState(model, optimizer) first")
     if not isinstance(config, TrainConfig):
@@ -51,7 +61,7 @@ def train(
     state.check()
     run = Run(state, loader, loss_fn, config, valid, choose_device(config.device), Update(state))
     _refuse_finished(run)
-    return _stream(run)
+    return run
 
 
 def _refuse_finished(run: Run) -> None:
@@ -65,21 +75,23 @@ def _refuse_finished(run: Run) -> None:
     )
 
 
-def _stream(run: Run) -> Iterator[Event]:
+def _stream(run: Run) -> Generator[Event, None, None]:
     run.prepare()
     run.watch = _deferred_watch(run)
     try:
         while True:
             run.update.hold()
+            run.update.told()
             if run.validation_due():
                 yield _validate(run)
             if run.finished():
                 return
             yield from _epoch(run)
     finally:
-        run.update.release()
-        if run.watch is not None:  # a consumer that leaves early finds the state of the last good step
+        # a consumer that leaves early finds the state of the last good step
+        if run.watch is not None and not run.state.updating:
             run.watch.roll_back()
+        run.update.release()
 
 
 def _deferred_watch(run: Run) -> DeferredWatch | None:
@@ -101,14 +113,18 @@ def _validate(run: Run) -> Validation:
 
 
 def _epoch(run: Run) -> Iterator[Event]:
-    """The steps of the epoch from the current position on, up to its end or the next validation."""
+    """The steps of the epoch from the current position on, up to its end, or that of the run."""
     state = run.state
     total = run.total_steps()
-    run.buffers = list(state.model.buffers())
+    # by name: a model may put a new tensor in a buffer's place
+    run.buffers = [(module._buffers, name) for module in state.model.modules() for name in module._buffers]
     batches = epoch_batches(run.loader, state.epoch, state.samples)
     while True:
+        run.update.told()
         if state.controls_changed:
-            yield from state.apply_controls()
+            with run.update:
+                changes = state.apply_controls()
+            yield from changes
         step = whole_step(run, batches, total)
         pause = step is None or run.finished() or run.validation_due()
         if run.watch is not None and (pause or run.watch.full) and (bad := run.watch.roll_back()):
@@ -119,7 +135,10 @@ def _epoch(run: Run) -> Iterator[Event]:
             _close_epoch(run)
             return
         yield step
-        if pause:
+        if run.validation_due():  # here, or a shuffling DataLoader would begin another order
+            run.update.told()
+            yield _validate(run)
+        if run.finished():
             return
 
 
@@ -151,25 +170,43 @@ def fit(
     at the end.  Returns `state.history`, the events of earlier sessions included.
     Raises TrainlabError naming an observer that failed; the run's state survives.
     """
-    for observer in observers:
-        if not callable(observer):
-            raise TrainlabError(
-                f"observer {observer!r} cannot be called: pass a function of one event, or an instance "
-                "such as Progress()"
-            )
+    _check_observers(observers)
+    run = _checked_run(state, loader, loss_fn, config, valid)
+    run.update.until_told = True  # an interrupt waits for the observers: none misses an event
     state.attach(observers)
     ordered = sorted(observers, key=lambda observer: bool(getattr(observer, "runs_last", False)))
+    stream = _stream(run)
+    reached = state.step
     try:
-        for event in train(state, loader, loss_fn, config, valid=valid):
+        for event in stream:
             state.history.append(event)
+            if isinstance(event, Step):
+                reached = event.step
             answers = [_tell(observer, event) for observer in ordered]
+            run.update.told()
             if any(answer is STOP for answer in answers):
                 break
     finally:
         for observer in ordered:
             if hasattr(observer, "close"):
                 observer.close()
+        stream.close()
+        if state.step < reached:  # closing it took steps back
+            state.history.append(Restarted(run.restarts + 1, state.step))
     return state.history
+
+
+def _check_observers(observers: object) -> None:
+    if not isinstance(observers, Sequence):
+        raise TrainlabError(
+            f"observers is a {type(observers).__name__}: give a list, such as observers=[Progress()]"
+        )
+    for observer in observers:
+        if not callable(observer):
+            raise TrainlabError(
+                f"observer {observer!r} cannot be called: pass a function of one event, or an instance "
+                "such as Progress()"
+            )
 
 
 def _tell(observer: Observer, event: Event) -> object:

@@ -1,0 +1,135 @@
+"""A split gives every row to exactly one part, and keeps its promise about classes, groups and time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import trainlab as tl
+
+
+class Rows:
+    """Any data set with a length and rows by number."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> int:
+        return index * 10
+
+
+def parts(splits: tl.Splits) -> list[np.ndarray]:
+    return [index.numpy() for index in splits.indices]
+
+
+def check_whole(splits: tl.Splits, n: int) -> None:
+    found = np.concatenate(parts(splits))
+    assert sorted(found) == list(range(n))
+    assert all((np.diff(part) > 0).all() for part in parts(splits))
+    assert [len(part) for part in splits] == [len(part) for part in parts(splits)]
+
+
+@pytest.mark.parametrize("n", [10, 11, 57, 1000])
+@pytest.mark.parametrize(
+    "fractions", [(0.7, 0.2, 0.1), (0.8, 0.2, 0.0), (1.0, 0.0, 0.0), (1 / 3, 1 / 3, 1 / 3)]
+)
+def test_every_row_once_and_the_counts_within_a_row(n: int, fractions: tuple[float, float, float]) -> None:
+    splits = tl.split(Rows(n), fractions, seed=0)
+    check_whole(splits, n)
+    for part, share in zip(parts(splits), fractions):
+        assert abs(len(part) - n * share) < 1
+        assert (len(part) == 0) == (share == 0)
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = (tl.split(Rows(50), seed=seed) for seed in (3, 3, 4))
+    assert all(torch.equal(a, b) for a, b in zip(first.indices, again.indices))
+    assert not torch.equal(first.train.indices if False else first.indices[0], other.indices[0])
+    assert [first.train[k] for k in range(5)] == [int(row) * 10 for row in first.indices[0][:5]]
+
+
+def test_global_randomness_is_neither_read_nor_changed() -> None:
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    first = tl.split(Rows(50), seed=3)
+    assert (np.random.get_state()[1] == before).all()
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert torch.equal(first.indices[0], tl.split(Rows(50), seed=3).indices[0])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stratified_shares_are_kept_within_a_row_and_no_class_is_missing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for fractions in ((0.7, 0.2, 0.1), (0.8, 0.1, 0.1), (0.1, 0.45, 0.45), tuple(rng.dirichlet([1, 1, 1]))):
+        for classes in (1, 2, 5):
+            labels = rng.permutation(
+                np.concatenate([np.arange(classes).repeat(3), rng.integers(0, classes, 60)])
+            )
+            splits = tl.split(Rows(len(labels)), fractions, seed=seed, stratify=labels)
+            check_whole(splits, len(labels))
+            for label in range(classes):
+                counts = np.array([(labels[part] == label).sum() for part in parts(splits)])
+                exact = (labels == label).sum() * np.array(fractions)
+                assert (counts >= 1).all()
+                if (exact >= 1).all():
+                    assert (np.abs(counts - exact) <= 1 + 1e-9).all(), (fractions, exact, counts)
+
+
+def test_stratify_true_takes_the_data_sets_own_classes() -> None:
+    targets = torch.tensor([0] * 90 + [1] * 10)
+    data = tl.Dataset("rare", torch.randn(100, 2), targets, classes=("no", "yes"))
+    splits = tl.split(data, seed=0, stratify=True)
+    assert [int(part.targets.sum()) for part in splits] == [7, 2, 1]
+    assert torch.equal(splits.valid.features, data.features[splits.indices[1]])
+    assert torch.equal(splits.valid.rows, splits.indices[1])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_groups_stay_together(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = np.array([f"patient {k}" for k in rng.integers(0, 40, 300)])
+    splits = tl.split(Rows(300), seed=seed, groups=groups)
+    check_whole(splits, 300)
+    members = [set(groups[part]) for part in parts(splits)]
+    assert not (members[0] & members[1] or members[0] & members[2] or members[1] & members[2])
+    largest = np.unique(groups, return_counts=True)[1].max()
+    for part, share in zip(parts(splits), (0.7, 0.2, 0.1)):
+        assert abs(len(part) - 300 * share) <= largest
+    few = tl.split(Rows(9), (0.8, 0.1, 0.1), seed=seed, groups=[1] * 7 + [2, 3])
+    assert [len(part) for part in parts(few)] == [7, 1, 1]
+
+
+def test_time_is_cut_in_order_and_equal_times_stay_together() -> None:
+    rng = np.random.default_rng(0)
+    days = rng.integers(0, 25, 200)
+    splits = tl.split(Rows(200), seed=0, time=days)
+    check_whole(splits, 200)
+    train, valid, test = (days[part] for part in parts(splits))
+    assert train.max() < valid.min() <= valid.max() < test.min()
+    dates = np.datetime64("2020-01-01") + days
+    assert torch.equal(tl.split(Rows(200), seed=5, time=dates).indices[1], splits.indices[1])
+    distinct = tl.split(Rows(200), seed=0, time=rng.permutation(200))
+    assert [len(part) for part in parts(distinct)] == [140, 40, 20]
+
+
+def test_a_part_of_any_data_set_can_be_loaded_and_the_whole_is_unchanged() -> None:
+    data = torch.utils.data.TensorDataset(torch.arange(20.0)[:, None], torch.arange(20))
+    kept = data.tensors[0].clone()
+    train, _, _ = tl.split(data, seed=0)
+    seen = [int(k) for _, part in tl.make_loader(train, 4, seed=0, shuffle=True) for k in part]
+    assert sorted(seen) == tl.split(data, seed=0).indices[0].tolist()
+    assert torch.equal(data.tensors[0], kept)
+
+
+def test_labels_may_be_tensors_lists_or_strings() -> None:
+    names: Any = ["no"] * 20 + ["yes"] * 10
+    numbers = torch.tensor([0] * 20 + [1] * 10)
+    one, other = (tl.split(Rows(30), seed=1, stratify=labels) for labels in (names, numbers))
+    assert all(torch.equal(a, b) for a, b in zip(one.indices, other.indices))
