@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,6 +96,8 @@ _PLAIN_FIELDS = {
     kind: tuple(part.name for part in fields(kind) if part.name != "metrics")
     for kind in (Step, Validation, Changed, Restarted)
 }
+_PLAIN_VALUES = {kind: attrgetter(*names) for kind, names in _PLAIN_FIELDS.items()}
+_PLAIN_TYPES = {int, float, str, type(None)}
 
 
 def event_row(event: Event) -> Row:
@@ -104,8 +107,8 @@ def event_row(event: Event) -> Row:
     """
     kind = type(event)
     row: Row = {"event": _KINDS[kind]}
-    for name in _PLAIN_FIELDS[kind]:
-        row[name] = _plain(getattr(event, name))
+    for name, value in zip(_PLAIN_FIELDS[kind], _PLAIN_VALUES[kind](event)):
+        row[name] = value if type(value) in _PLAIN_TYPES else _plain(value)
     if isinstance(event, Step | Validation):
         prefix = "valid_" if kind is Validation else ""
         for name, metric in event.metrics.items():

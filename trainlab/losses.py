@@ -83,38 +83,37 @@ def classification(
         raise TrainlabError(f"label_smoothing={label_smoothing} is outside [0, 1): use 0.1, say")
     # a label that no int64 target has by mistake: -100, torch's own default, would vanish in silence
     ignored = torch.iinfo(torch.int64).min if ignore_index is None else ignore_index
+    plain = weight is None and ignore_index is None
 
-    def loss_fn(model: nn.Module, batch: Any) -> Loss:
+    def loss_fn(model: nn.Module, batch: Any) -> Loss | Tensor:
         inputs, targets = _pair(batch)
         logits = model(inputs)
-        _check_classes(logits, targets)
+        _check_classes(logits, targets, weight)
+        # where each row counts once, the mean over the rows says it all, with one operation less
+        bare = plain and model.training and targets.dim() == 1
         if targets.dim() > 1:
             logits, targets = logits.flatten(0, -2), targets.flatten()  # (N,T,C) -> (N*T,C)
         factors = None if weight is None else weight.to(logits)
-        if factors is not None and factors.shape != logits.shape[-1:]:
-            raise TrainlabError(
-                f"weight has shape {tuple(factors.shape)} for {logits.shape[-1]} classes: "
-                "give one factor for each"
-            )
         try:
-            total = F.cross_entropy(
+            value = F.cross_entropy(
                 logits,
                 targets,
                 factors,
                 ignore_index=ignored,
-                reduction="sum",
+                reduction="mean" if bare else "sum",
                 label_smoothing=label_smoothing,
             )
         except IndexError as error:  # the CPU's kernel checks the range for nothing
             raise _out_of_range(logits, targets, ignore_index) from error
-        count: float | Tensor = len(targets)
-        if ignore_index is not None or factors is not None:
-            counted = targets != ignored
-            count = (counted if factors is None else factors[targets * counted] * counted).sum()
+        if bare:
+            return value
+        counted = targets != ignored
+        shares = counted if factors is None else factors[targets * counted] * counted
+        count = len(targets) if plain else shares.sum()
         if model.training:
-            return Loss(total, count)
-        rows = len(targets) if ignore_index is None else (targets != ignored).sum()
-        return Loss(total, count, {"accuracy": ((logits.argmax(-1) == targets).sum(), rows)})
+            return Loss(value, count)
+        rows = len(targets) if ignore_index is None else counted.sum()
+        return Loss(value, count, {"accuracy": ((logits.argmax(-1) == targets).sum(), rows)})
 
     return loss_fn
 
@@ -147,7 +146,7 @@ def regression(*, kind: str = "mse") -> LossFunction:
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TrainlabError(
             f"a batch of type {type(batch).__name__} is not a pair (inputs, targets): "
             "write loss_fn(model, batch) for batches of another form"
@@ -155,7 +154,7 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     return batch[0], batch[1]
 
 
-def _check_classes(logits: Tensor, targets: Tensor) -> None:
+def _check_classes(logits: Tensor, targets: Tensor, weight: Tensor | None) -> None:
     if targets.dtype != torch.int64:
         raise TrainlabError(
             f"targets are {targets.dtype}, but class labels must be torch.int64: use targets.long() "
@@ -165,6 +164,10 @@ def _check_classes(logits: Tensor, targets: Tensor) -> None:
         raise TrainlabError(
             f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}: "
             "the model must give one row of class scores for each target"
+        )
+    if weight is not None and weight.shape != logits.shape[-1:]:
+        raise TrainlabError(
+            f"weight has shape {tuple(weight.shape)} for {logits.shape[-1]} classes: give one factor for each"
         )
 
 

@@ -230,6 +230,7 @@ def test_a_gradient_that_is_not_finite_under_a_finite_loss(every: int) -> None:
     assert_same(everything(state), before)
 
 
+@pytest.mark.filterwarnings("ignore:Seems like")
 def test_an_update_broken_off_is_not_declared_whole_by_a_late_look() -> None:
     state = make_state("adamw-fused")
     calls = []

@@ -293,7 +293,7 @@ def test_sigint_from_outside_at_random_moments() -> None:
         if state.epoch < 3 or state.validated < state.step:
             tl.fit(state, **given)
         assert_same_run(state, whole)
-    assert interrupted > 5
+    assert interrupted >= 3
 
 
 def test_two_runs_that_take_turns_can_be_interrupted() -> None:

@@ -83,7 +83,7 @@ class Before:
         self._run = run
         self.step = state.step
         self._position = (state.step, state.epoch, state.samples)
-        self._host_rng = torch.get_rng_state()
+        self._host_rng = torch.default_generator.get_state()
         kind = run.device.type
         self._device_rng = None if kind == "cpu" else getattr(torch, kind).get_rng_state()
         self._buffers = [kept.clone() for place, name in run.buffers if (kept := place[name]) is not None]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain, islice
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -33,7 +31,8 @@ def whole_step(run: Run, batches: Iterator[Any], total: int | None) -> Step | No
     started = perf_counter()
     before = Before(run)
     try:
-        gathered = _backward(run, before, islice(batches, run.config.accumulate))
+        micro_batches = batches if run.config.accumulate == 1 else islice(batches, run.config.accumulate)
+        gathered = _backward(run, before, micro_batches)
         if gathered is None:
             return None
         grad_norm = _clip(run, before)
@@ -75,31 +74,14 @@ def _backward(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gather
         return _accumulate(run, before, chain([batch], micro_batches))
     batch = to_device(batch, run.device)
     value = _forward(run, batch)
-    tensor, count = (value.total, value.count) if isinstance(value, Loss) else (value, 1)
-    if isinstance(count, Tensor):  # over no item at all the mean is NaN, though the sum is 0
-        tensor, count = tensor / count, 1
-    seen = look(run, before, tensor, batch)
-    if run.state.scaler is not None:
-        _objective(run, tensor / count).backward()
-    else:  # the gradient of total / count, without a division in the graph
-        tensor.backward(_share(tensor.dtype, tensor.device, count))
+    mean = value.total / value.count if isinstance(value, Loss) else value
+    seen = look(run, before, mean, batch)
+    _objective(run, mean).backward()
     metrics: Mapping[str, Scalar] = {}
     if isinstance(value, Loss) and value.metrics:
         sums = detached_sums(value)
         metrics = {name: part / whole for name, (part, whole) in sums.items() if name != "loss"}
-    return _Gathered(_mean(seen, tensor, count), rows_of(batch), metrics)
-
-
-@lru_cache(maxsize=64)
-def _share(dtype: torch.dtype, device: torch.device, count: float) -> Tensor:
-    return torch.ones((), dtype=dtype, device=device) / count
-
-
-def _mean(seen: Scalar, total: Tensor, count: float | Tensor) -> Scalar:
-    """total / count as torch divides it, from the number already read where there is one."""
-    if isinstance(seen, Tensor) or isinstance(count, Tensor) or total.dtype != torch.float32:
-        return total.detach() / count
-    return float(np.float32(seen) / np.float32(count))
+    return _Gathered(seen, rows_of(batch), metrics)
 
 
 def _accumulate(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gathered:
