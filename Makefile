@@ -53,4 +53,4 @@ look: setup-dev ## for authors: pictures of a chapter in both themes: make look 
 	@$(RUN) tests/browser/look.py $(if $(CH),$(CH),$(error name the chapter: make look CH=02))
 
 clean: ## remove the environment and what tests left; my/ and the fetched data stay
-	rm -rf .venv artefacts .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bench artefacts .pytest_cache .mypy_cache .ruff_cache
