@@ -415,5 +415,5 @@ def test_an_unattended_run_keeps_nothing_and_starts_afresh(chapter, monkeypatch,
 
 def test_progress_of_one_chapter():
     assert [each.chapter for each in progress("02").chapters] == ["02"]
-    with pytest.raises(TrainlabError, match="unknown chapter '2'.*known: "):
+    with pytest.raises(TrainlabError, match=r"unknown chapter '2'.*known: "):
         progress("2")

@@ -45,6 +45,7 @@ _HOMES = {
     "plots": "plots",
     "plot_history": "plots",
     "plot_theme": "plots",
+    "check_environment": "course.environment",
     "check": "course.exercises",
     "hint": "course.exercises",
     "solution": "course.exercises",

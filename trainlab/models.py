@@ -56,6 +56,11 @@ class MLP(nn.Sequential):
             width = size
         super().__init__(*layers, nn.Linear(width, outputs))
 
+    def __getitem__(self, index: slice | int) -> nn.Module:  # type: ignore[override]
+        """A layer, or for a slice such as `model[:-1]` those layers as an nn.Sequential."""
+        layers = list(self)
+        return nn.Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
+
 
 class CNN(nn.Module):
     """Stages of 3x3 convolution, ReLU and 2x2 pooling, then the mean over positions and a linear layer.

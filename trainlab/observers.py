@@ -125,11 +125,12 @@ class EarlyStopping:
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and validations waited, so that patience survives a resume."""
-        return {"best": self._best.value, "waited": self.waited}
+        return {"metric": self._best.metric, "best": self._best.value, "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
-        self._best.value, self.waited = state["best"], state["waited"]
+        """Put back what `state_dict` returned; what was seen of another metric does not count."""
+        if state["metric"] == self._best.metric:
+            self._best.value, self.waited = state["best"], state["waited"]
 
 
 class BestModel:
@@ -164,11 +165,13 @@ class BestModel:
 
     def state_dict(self) -> dict[str, Any]:
         """Best value, its step, and the weights kept."""
-        return {"best": self._best.value, "step": self.step, "weights": self._weights}
+        best = {"metric": self._best.metric, "best": self._best.value}
+        return best | {"step": self.step, "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
-        self._best.value, self.step, self._weights = state["best"], state["step"], state["weights"]
+        """Put back what `state_dict` returned; the best by another metric does not count."""
+        if state["metric"] == self._best.metric:
+            self._best.value, self.step, self._weights = state["best"], state["step"], state["weights"]
 
 
 class JsonLines:

@@ -39,11 +39,10 @@ def derive_seed(*keys: int) -> int:
 
 def get_rng_state() -> RngState:
     """The state of every generator that training may draw from, as tensors and plain values."""
-    state: RngState = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(legacy=False),
-        "torch": torch.get_rng_state(),
-    }
+    numpy_state: Any = np.random.get_state(legacy=False)
+    # a tensor in place of the array: torch.load(weights_only=True) then takes the whole state
+    numpy_state["state"]["key"] = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
+    state: RngState = {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state()}
     if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
@@ -55,7 +54,9 @@ def set_rng_state(state: RngState) -> None:
     """Put back what `get_rng_state` returned (devices that are absent here are left out)."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    np.random.set_state(state["numpy"])
+    inner = state["numpy"]["state"]
+    key = inner["key"].numpy().astype(np.uint32)
+    np.random.set_state(state["numpy"] | {"state": inner | {"key": key}})
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

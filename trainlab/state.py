@@ -99,13 +99,17 @@ class TrainState:
         self.check()
         self._decayed |= _decayed_groups(optimizer)
 
-    def check(self) -> None:
-        """Raise TrainlabError unless an update can be made: whole, and wired to the model."""
+    def check_whole(self) -> None:
+        """Raise TrainlabError if an update was broken off half-way."""
         if self.updating:
             raise TrainlabError(
                 f"the update after step {self.step} was broken off half-way: load the last checkpoint, "
                 "or make a new TrainState"
             )
+
+    def check(self) -> None:
+        """Raise TrainlabError unless an update can be made: whole, and wired to the model."""
+        self.check_whole()
         for name, part, kind in (
             ("model", self.model, nn.Module),
             ("optimizer", self.optimizer, torch.optim.Optimizer),
@@ -187,7 +191,7 @@ class TrainState:
 
         Tensors are those of the run, not copies (as everywhere in torch): `copy.deepcopy` it to keep it.
         """
-        self.check()
+        self.check_whole()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

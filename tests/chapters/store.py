@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -67,7 +68,6 @@ def execute(notebook: nbformat.NotebookNode, path: Path, folder: Path) -> None:
     beside = shutil.copytree(
         path.parent, folder / "notebooks", ignore=shutil.ignore_patterns(".*", "runs", "*.ipynb")
     )
-    os.environ.update(unattended(folder))  # read by the kernel's launcher, inherited by the kernel
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
@@ -76,7 +76,10 @@ def execute(notebook: nbformat.NotebookNode, path: Path, folder: Path) -> None:
         record_timing=False,
         store_widget_state=False,
     )
-    client.execute()
+    # read by the kernel's launcher, inherited by the kernel; put back, or the next chapter's home would
+    # lie inside this one's
+    with patch.dict(os.environ, unattended(folder)):
+        client.execute()
 
 
 def strip(notebook: nbformat.NotebookNode) -> None:

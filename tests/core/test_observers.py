@@ -137,10 +137,9 @@ def test_json_lines_hold_each_step_once(tmp_path: Any) -> None:
     tl.fit(state, loader, mean_ce, **given, observers=[tl.JsonLines(path)])
     assert timeless() == expected
     # the last good place lies between a step and its validation
-    for event in (whole_event for whole_event in [tl.Validation(3, 1, {"loss": math.nan})]):
-        again = tl.JsonLines(path)
-        again(event)
-        again.close()
+    again = tl.JsonLines(path)
+    again(tl.Validation(3, 1, {"loss": math.nan}))
+    again.close()
     found = read(path)
     assert [(row["event"], row["step"]) for row in found] == [
         ("step", 1),
@@ -233,3 +232,17 @@ def test_count_parameters_counts_shared_weights_once() -> None:
     model[4].weight.requires_grad_(False)
     assert tl.count_parameters(model) == 163
     assert tl.count_parameters(model, trainable_only=True) == 163 - 48
+
+
+def test_what_was_seen_of_another_metric_does_not_count() -> None:
+    state = make_state()
+    first = [tl.EarlyStopping(metric="loss"), tl.BestModel(state, metric="loss")]
+    second = [tl.EarlyStopping(metric="accuracy"), tl.BestModel(state, metric="accuracy")]
+    for event in (tl.Validation(1, 1, {"loss": 0.5, "accuracy": 0.1}), tl.Validation(2, 2, {"loss": 0.9})):
+        for observer in first:
+            observer(event)
+    for before, after in zip(first, second):
+        after.load_state_dict(before.state_dict())
+        assert after.best is None
+        after(tl.Validation(3, 3, {"accuracy": 0.2}))
+        assert after.best == 0.2

@@ -30,7 +30,6 @@ def look(run: Run, before: Before, loss: Tensor, batch: Any) -> Scalar:
         return value
     before.restore()
     origin = _origin(run, batch)
-    before.restore()  # the replay drew random numbers and moved running statistics
     run.state.optimizer.zero_grad()
     rate = float(run.state.optimizer.param_groups[0]["lr"]) * run.state.controls.lr_scale
     raise TrainlabError(
