@@ -175,3 +175,19 @@ def test_on_cuda_train_is_the_bare_loop() -> None:
     events = list(tl.train(state, loader, mean_ce, tl.TrainConfig(epochs=1, device="cuda")))
     torch.testing.assert_close([float(event.loss) for event in events], losses)
     torch.testing.assert_close(state.model.state_dict(), model.state_dict())
+
+
+def test_an_optimizer_with_a_zero_grad_of_its_own_is_asked() -> None:
+    class Counting(torch.optim.SGD):
+        asked = 0
+
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            self.asked += 1
+            super().zero_grad(set_to_none)
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer = Counting(model.parameters(), lr=0.1)
+    loader = tl.make_loader((torch.randn(12, 3), torch.randint(0, 2, (12,))), 4, seed=0, shuffle=True)
+    tl.fit(tl.TrainState(model, optimizer), loader, tl.losses.classification(), tl.TrainConfig(epochs=2))
+    assert optimizer.asked == 6

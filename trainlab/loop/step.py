@@ -69,7 +69,7 @@ def _backward(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gather
     if batch is None:
         return None
     # at the start, not after the update: consumers read .grad at the yield
-    run.state.optimizer.zero_grad()
+    _clear_gradients(run.state.optimizer)
     if run.config.accumulate > 1:
         return _accumulate(run, before, chain([batch], micro_batches))
     batch = to_device(batch, run.device)
@@ -82,6 +82,16 @@ def _backward(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gather
         sums = detached_sums(value)
         metrics = {name: part / whole for name, (part, whole) in sums.items() if name != "loss"}
     return _Gathered(seen, rows_of(batch), metrics)
+
+
+def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """What `zero_grad` does, without the profiling around it (2 % of a small step)."""
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def _accumulate(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gathered:
@@ -114,8 +124,11 @@ def _accumulate(run: Run, before: Before, micro_batches: Iterator[Any]) -> _Gath
 
 
 def _forward(run: Run, batch: Any) -> Loss | Tensor:
-    with autocast(run.config.precision, run.device):
+    if run.config.precision == "fp32":
         value = run.loss_fn(run.state.model, batch)
+    else:
+        with autocast(run.config.precision, run.device):
+            value = run.loss_fn(run.state.model, batch)
     if not checked_loss(value).requires_grad:
         raise TrainlabError(
             "the loss does not require a gradient: it was detached, computed under no_grad or from another "
