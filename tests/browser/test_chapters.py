@@ -80,6 +80,7 @@ def test_chapter_runs_in_the_browser(chapter: Path, lab_folder: Path) -> None:
         assert all(cell["execution_count"] for cell in notebook.cells() if _is_code(cell))
         assert notebook.outputs(), "nothing was put out"
         _assert_pictures_are_drawn(notebook)
+        _assert_a_prediction_lifts_the_curtain(notebook)
 
 
 def _is_code(cell: dict) -> bool:
@@ -99,6 +100,25 @@ def _assert_pictures_are_drawn(notebook: NotebookPage) -> None:
         drawn = notebook.page.evaluate(script)
         reached, previous = notebook.scroll(reached + 600), reached
     assert drawn, f"{expected} pictures in the notebook, none on the page"
+
+
+def _assert_a_prediction_lifts_the_curtain(notebook: NotebookPage) -> None:
+    """The first result waits for its prediction, and stands beside it once that is committed."""
+    if not any("tl.predict(" in "".join(cell["source"]) for cell in notebook.cells()):
+        return
+    page = notebook.page
+    panel = page.locator(".jp-OutputArea-child").filter(has=page.get_by_role("button", name="Commit")).first
+    reached, previous = notebook.scroll(0), -1
+    while panel.count() == 0 and reached > previous:
+        reached, previous = notebook.scroll(reached + 600), reached
+    assert page.get_by_text("Predicted:").count() == 0, "a result shows before its prediction"
+    radios = panel.locator("input[type=radio]")
+    if radios.count():
+        radios.first.check()
+    else:
+        panel.locator("input").first.fill("0.5")
+    panel.get_by_role("button", name="Commit").click()
+    page.get_by_text("Predicted:").first.wait_for(timeout=10_000)
 
 
 def test_the_link_opens_the_first_chapter(lab_folder: Path) -> None:

@@ -132,10 +132,10 @@ class _Number:
         return f"{value:.{digits}f}{self._unit()}"
 
     def compare(self, guess: Any, truth: Any) -> tuple[bool, str]:
-        times = abs(guess - truth) / self.tolerance
-        if times <= 1 + 1e-9:  # 0.92 to 0.90 is within 0.02
+        off = abs(guess - truth)
+        if off <= self.tolerance * (1 + 1e-9):  # 0.92 to 0.90 is within 0.02
             return True, f"As predicted, within {self.tolerance:g}{self._unit()}."
-        return False, f"Off by {times:.2g} times the tolerance of {self.tolerance:g}{self._unit()}."
+        return False, f"Off by {off:.2g}{self._unit()}; within {self.tolerance:g} would have counted as right."
 
     def control(self, label: str) -> tuple[Any, Callable[[], Any]]:
         import ipywidgets
