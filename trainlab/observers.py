@@ -57,6 +57,9 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands; `fit` calls this at the end of the run."""
         if self._bar is not None:
+            if sys.exc_info()[0] is None:  # stopped early on purpose: tqdm would show a failure in red
+                self._bar.total = self._bar.n
+                self._bar.refresh()
             self._bar.close()
             self._bar = None
 

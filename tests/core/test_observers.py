@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -246,3 +247,25 @@ def test_what_was_seen_of_another_metric_does_not_count() -> None:
         assert after.best is None
         after(tl.Validation(3, 3, {"accuracy": 0.2}))
         assert after.best == 0.2
+
+
+@pytest.mark.parametrize("ending", ["stop", "error"])
+def test_a_bar_is_full_where_the_run_was_stopped_on_purpose(
+    ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end(event: tl.Event) -> object:
+        if event.step == 3 and ending == "error":
+            raise ValueError("no")
+        return tl.STOP if event.step == 3 else None
+
+    loader = tl.make_loader(table(40), 8, seed=0, shuffle=True)
+    with contextlib.suppress(tl.TrainlabError):
+        tl.fit(
+            make_state(),
+            loader,
+            mean_ce,
+            tl.TrainConfig(epochs=2),
+            observers=[tl.Progress(enabled=True), end],
+        )
+    last = capsys.readouterr().err.rstrip().rpartition("\r")[2]
+    assert ("3/3 [" if ending == "stop" else "3/10 [") in last

@@ -135,7 +135,10 @@ class _Number:
         off = abs(guess - truth)
         if off <= self.tolerance * (1 + 1e-9):  # 0.92 to 0.90 is within 0.02
             return True, f"As predicted, within {self.tolerance:g}{self._unit()}."
-        return False, f"Off by {off:.2g}{self._unit()}; within {self.tolerance:g} would have counted as right."
+        return (
+            False,
+            f"Off by {off:.2g}{self._unit()}; within {self.tolerance:g} would have counted as right.",
+        )
 
     def control(self, label: str) -> tuple[Any, Callable[[], Any]]:
         import ipywidgets
