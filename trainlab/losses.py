@@ -77,6 +77,7 @@ def classification(
     weight: (C,), one factor a class; the items then count by their factors.
     ignore_index: the label of targets that do not count (padding), if there are any.
     In eval mode it also measures `accuracy` (a training step would pay for it at every step).
+    It gives a Loss; in training, where each row counts once, the bare mean over the rows.
     Raises TrainlabError if dtype, shape or range of the targets cannot be right.
     """
     if not 0.0 <= label_smoothing < 1.0:
