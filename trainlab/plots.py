@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -12,6 +13,8 @@ from matplotlib.axes import Axes
 
 from .errors import unknown_name
 from .events import History
+from .rates import LrRangeReport
+from .sweeps import SweepReport
 
 # Middle tones, told apart by colour-blind readers too (after Okabe and Ito), and legible on white
 # as on the dark theme; text and lines in a grey with a contrast above 3.9 on both
@@ -83,3 +86,69 @@ def _draw_training(history: History, ax: Axes, metric: str) -> None:
     ends = [steps[epochs == epoch].max() for epoch in np.unique(epochs)]
     means = [values[epochs == epoch].mean() for epoch in np.unique(epochs)]
     ax.plot(ends, means, "o-", color=COLORS[0], label="training, mean of the epoch")
+
+
+def plot_schedule(rates: Sequence[float], ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    """Draw a learning rate over the optimizer steps, from `tl.schedules.preview` or a history's "lr".
+
+    label: the curve's name; draw several on one Axes to compare them.
+    """
+    with mpl.rc_context(_STYLE):
+        ax = ax if ax is not None else plt.figure().add_subplot()
+        ax.plot(range(1, len(rates) + 1), rates, label=label)
+        ax.set_xlabel("optimizer step")
+        ax.set_ylabel("learning rate")
+        if ax.get_yscale() == "linear":
+            ax.set_ylim(bottom=0.0)
+        if label is not None:
+            ax.legend()
+    return ax
+
+
+def plot_lr_range(report: LrRangeReport, ax: Axes | None = None) -> Axes:
+    """Draw the losses of a range test over the rate: raw (faint), smoothed, and the rate it suggests."""
+    with mpl.rc_context(_STYLE):
+        ax = ax if ax is not None else plt.figure().add_subplot()
+        ax.plot(report.rates, report.losses, color=COLORS[0], alpha=0.35, linewidth=0.8)
+        ax.plot(report.rates, report.smoothed, color=COLORS[0], label="loss, smoothed")
+        ax.axvline(
+            report.suggestion, color=COLORS[1], linestyle="--", label=f"suggestion {report.suggestion:.2g}"
+        )
+        ax.set_xscale("log")
+        # a last loss of thousands would press the rest flat
+        low, start = min(report.losses), report.smoothed[0]
+        ax.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))
+        ax.set_xlabel("learning rate")
+        ax.set_ylabel("loss")
+        ax.legend()
+    return ax
+
+
+def plot_sweep(report: SweepReport, ax: Axes | None = None) -> Axes:
+    """Draw each member's score over its learning rate (log axis), the diverged ones at the upper edge.
+
+    The score is the validation loss or, without validation, the mean of the last training losses; where
+    a rate was tried with several seeds, the line goes through their mean.
+    """
+    with mpl.rc_context(_STYLE):
+        ax = ax if ax is not None else plt.figure().add_subplot()
+        ax.set_xscale("log")
+        scores: dict[float, list[float]] = {}
+        for member in report.members:
+            if member.diverged_at is None:
+                scores.setdefault(member.lr, []).append(member.score)
+        rates = sorted(scores)
+        ax.plot(rates, [np.mean(scores[rate]) for rate in rates], color=COLORS[0])
+        points = [(rate, score) for rate in rates for score in scores[rate]]
+        ax.plot([rate for rate, _ in points], [score for _, score in points], "o", color=COLORS[0], ms=4)
+        if (best := report.best) is not None:
+            ax.plot([best.lr], [best.score], "o", color=COLORS[1], label=f"best: {best.lr:.3g}")
+        lost = [member.lr for member in report.members if member.diverged_at is not None]
+        if lost:
+            edge = ax.get_xaxis_transform()  # rates across, share of the height up
+            ax.plot(lost, [0.97] * len(lost), "x", color=COLORS[5], transform=edge, label="diverged")
+        validated = best is not None and "loss" in best.valid
+        ax.set_xlabel("learning rate")
+        ax.set_ylabel(f"{'validation' if validated else 'training'} loss")
+        ax.legend()
+    return ax

