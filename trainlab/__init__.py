@@ -24,6 +24,8 @@ _HOMES = {
     "models": "models",
     "count_parameters": "models",
     "losses": "losses",
+    "schedules": "schedules",
+    "optimizers": "optimizers",
     "Loss": "losses",
     "Step": "events",
     "Validation": "events",
@@ -42,9 +44,21 @@ _HOMES = {
     "EarlyStopping": "observers",
     "BestModel": "observers",
     "JsonLines": "observers",
+    "lr_range_test": "rates",
+    "LrRangeReport": "rates",
     "plots": "plots",
     "plot_history": "plots",
+    "plot_schedule": "plots",
+    "plot_lr_range": "plots",
     "plot_theme": "plots",
+    "sweep": "sweeps",
+    "sweep_steps": "sweeps",
+    "SweepReport": "sweeps",
+    "SweepMember": "sweeps",
+    "SweepProgress": "sweeps",
+    "plot_sweep": "plots",
+    "LiveRun": "widgets.live",
+    "panels": "widgets.panels",
     "check_environment": "course.environment",
     "check": "course.exercises",
     "hint": "course.exercises",
@@ -59,7 +73,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'trainlab' has no attribute {name!r}")
     home = _HOMES[name]
     module = importlib.import_module(f".{home}", __name__)
-    value = module if name == home else getattr(module, name)
+    value = module if home.split(".")[-1] == name else getattr(module, name)
     globals()[name] = value  # the next access skips this function
     return value
 
