@@ -56,6 +56,44 @@ def test_outcomes_read_as_their_kind_does(options, truth, reveal, line, capsys):
     assert line in capsys.readouterr().out
 
 
+LOSS = {"curve": (("epoch", 0, 10), ("loss (nats)", 0, 2)), "guess": [2.0, 1.0, 0.5]}
+
+
+def test_a_curve_is_told_by_three_of_its_points(capsys):
+    bet = predict("98.a", "How does it fall?", **LOSS)
+    with bet.reveal(([0, 2, 10], [2.0, 1.0, 0.0])):
+        pass
+    said = capsys.readouterr().out
+    assert "  a curve: loss (nats), 0 to 2, over epoch, 0 to 10\n" in said
+    assert "predicted: 2.0 at 0, 1.0 at 5, 0.5 at 10; measured: 2.0 at 0, 0.6 at 5, 0.0 at 10" in said
+
+
+@pytest.mark.parametrize(
+    ("guess", "right"), [([2.0, 0.625, 0.0], True), ([2.0, 1.2, 0.0], True), ([2.0, 1.3, 0.0], False)]
+)
+def test_a_curve_is_right_within_the_mean_distance(guess, right):
+    drawing = predictions._drawing(LOSS["curve"], guess, None)
+    truth = drawing.plain(([0, 2, 10], [2.0, 1.0, 0.0]), "truth")
+    assert drawing.compare(guess, truth)[0] is right
+
+
+def test_a_drawn_curve_is_committed_and_stands_beside_the_truth(monkeypatch):
+    monkeypatch.setattr(predictions, "_attended", lambda: True)
+    monkeypatch.setattr(predictions, "_display_widget", lambda box, text: shown.append(box))
+    shown = []
+    bet = predict("98.a", "How does it fall?", **LOSS)
+    _, chart, buttons, said = shown[0].children
+    buttons.children[0].click()
+    assert "Draw the whole curve first" in said.value
+    assert not bet.settled
+    chart.drawn = [1.0, 1.0, 1.0]
+    buttons.children[0].click()
+    assert bet.guess == [1.0, 1.0, 1.0]
+    assert chart.locked
+    predictions._Outcome(bet, ([0.0, 10.0], [2.0, 0.0]), "", None, "").uncover()
+    assert "measured" in chart.text()
+
+
 def test_an_error_in_the_body_passes_through_unattended(capsys):
     with pytest.raises(ZeroDivisionError), choice().reveal("better"):
         print("before")
@@ -82,8 +120,8 @@ def test_a_number_is_judged_on_the_scale_of_its_tolerance(guess, truth, right, s
     ("options", "says"),
     [
         ({"guess": "beter"}, r"guess='beter' is not among \(worse, better\): choose one of them"),
-        ({"choices": None}, "98.a: give exactly one of choices=, ranking= and number="),
-        ({"number": (0, 1)}, "98.a: give exactly one of choices=, ranking= and number="),
+        ({"choices": None}, "98.a: give exactly one of choices=, ranking=, number= and curve="),
+        ({"number": (0, 1)}, "98.a: give exactly one of choices=, ranking=, number= and curve="),
         ({"unit": "s"}, "98.a: unit= and tolerance= go with number= only: leave them out"),
         ({"choices": ["one"]}, r"\['one'\] are not two or more different texts"),
         ({"choices": ["a", "a"]}, "are not two or more different texts: list them as"),
@@ -101,6 +139,11 @@ def test_a_number_is_judged_on_the_scale_of_its_tolerance(guess, truth, right, s
         ({"choices": None, "number": (0, 1), "guess": 2}, "guess=2 lies outside 0 to 1: choose one inside"),
         ({"choices": None, "number": (0, 1), "guess": "x"}, "guess='x' is not a finite number: enter one"),
         ({"choices": None, "number": (0, 1), "guess": 1, "tolerance": 0}, "tolerance=0 is not above 0: say"),
+        ({"choices": None, "curve": 3, "guess": [1, 1, 1]}, "curve=3: write it as"),
+        ({"choices": None, "curve": (("x", 1, 0), ("y", 0, 1)), "guess": [1, 1, 1]}, "low below high"),
+        ({"choices": None, "curve": LOSS["curve"], "guess": [1]}, r"guess=\[1\] is no curve: give 3 values"),
+        ({"choices": None, "curve": LOSS["curve"], "guess": [1, 1, "a"]}, "is no curve here: give 3 numbers"),
+        ({"choices": None, **LOSS, "tolerance": 0}, "tolerance=0 is not above 0: say"),
     ],
 )
 def test_wrong_arguments_name_value_rule_and_remedy(options, says):

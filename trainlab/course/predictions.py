@@ -7,9 +7,11 @@
         print(scores)
         plot(scores)
 
-Other kinds: `ranking=["lr", "depth", "seed"]` (put in order, the first one first) and
-`number=(0, 1), unit="accuracy", tolerance=0.02`. Where nobody is there (TRAINLAB_UNATTENDED=1, or
-no notebook kernel) the stored `guess` stands, everything is plain text, and nothing is recorded.
+Other kinds: `ranking=["lr", "depth", "seed"]` (put in order, the first one first),
+`number=(0, 1), unit="accuracy", tolerance=0.02`, and a curve to be drawn,
+`curve=(("epoch", 0, 10), ("loss (nats)", 0, 2.5))`, whose truth is a pair of sequences, x and y.
+Where nobody is there (TRAINLAB_UNATTENDED=1, or no notebook kernel) the stored `guess` stands,
+everything is plain text, and nothing is recorded.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ..errors import TrainlabError
 from . import record
@@ -153,7 +157,85 @@ class _Number:
         return f" {self.unit}" if self.unit else ""
 
 
-_Kind = _Choice | _Ranking | _Number
+_Span = tuple[str, float, float]  # label, low, high
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    x: _Span
+    y: _Span
+    knots: int
+    tolerance: float
+    missing = "Draw the whole curve first, from the left edge to the right."
+
+    def options(self) -> list[str]:
+        (x, low, high), (y, bottom, top) = self.x, self.y
+        return [f"a curve: {y}, {bottom:g} to {top:g}, over {x}, {low:g} to {high:g}"]
+
+    def plain(self, value: Any, what: str) -> Any:
+        """A guess is the list of values at the knots, a truth the pair of lists x and y."""
+        parts = value if what == "truth" else (self.places(), value)
+        try:
+            x, y = ([float(each) for each in part] for part in parts)
+        except (TypeError, ValueError):
+            x, y = [], []
+        whole = len(x) == len(y) > 1 and all(map(math.isfinite, [*x, *y]))
+        if not whole or (what == "guess" and len(y) != self.knots):
+            needed = f"{self.knots} numbers" if what == "guess" else "two sequences of numbers, x and y"
+            raise TrainlabError(f"{what}={value!r} is no curve here: give {needed}")
+        return y if what == "guess" else (x, y)
+
+    def places(self) -> list[float]:
+        _, low, high = self.x
+        return [low + (high - low) * knot / (self.knots - 1) for knot in range(self.knots)]
+
+    def show(self, value: Any, digits: int | None) -> str:
+        y = self._at_knots(value)
+        if digits is None:
+            digits = max(0, math.ceil(-math.log10(self.tolerance)))
+        places = (0, self.knots // 2, self.knots - 1)
+        return ", ".join(f"{y[place]:.{digits}f} at {self.places()[place]:g}" for place in places)
+
+    def compare(self, guess: Any, truth: Any) -> tuple[bool, str]:
+        """By the mean distance over the knots."""
+        off = sum(abs(a - b) for a, b in zip(guess, self._at_knots(truth))) / self.knots
+        near = f"{off:.2g} apart on average; within {self.tolerance:g} counts as right."
+        return (
+            off <= self.tolerance,
+            f"{'As predicted' if off <= self.tolerance else 'Not as predicted'}: {near}",
+        )
+
+    def control(self, label: str) -> tuple[Any, Callable[[], Any]]:
+        chart = self._chart()
+        return chart, lambda: list(chart.drawn)
+
+    def picture(self, guess: Any, truth: Any) -> bytes:
+        """Guess and truth in one PNG."""
+        chart = self._chart()
+        chart.drawn = guess
+        self.uncover(chart, truth)
+        return chart.png()
+
+    def uncover(self, chart: Any, truth: Any) -> None:
+        """Show the truth in the chart that was drawn into."""
+        from ..widgets.charts import Curve
+
+        chart.reveal(Curve("measured", *truth))
+
+    def _chart(self) -> Any:
+        from ..widgets.charts import Axis, SketchChart
+
+        x, y = (Axis(label, low=low, high=high) for label, low, high in (self.x, self.y))
+        alt = f"draw {y.label} over {x.label}: with the pointer, or with the arrow keys"
+        return SketchChart(x, y, knots=self.knots, title="Draw your prediction", alt=alt)
+
+    def _at_knots(self, value: Any) -> list[float]:
+        if not isinstance(value, tuple):
+            return list(value)
+        return [float(each) for each in np.interp(self.places(), *value)]
+
+
+_Kind = _Choice | _Ranking | _Number | _Drawing
 
 
 # --- predict and reveal ----------------------------------------------------------------------------
@@ -167,23 +249,28 @@ def predict(
     choices: Sequence[str] | None = None,
     ranking: Sequence[str] | None = None,
     number: tuple[float, float] | None = None,
+    curve: tuple[_Span, _Span] | None = None,
     unit: str = "",
     tolerance: float | None = None,
 ) -> Bet:
     """Ask for a prediction, and return the bet whose `reveal` holds the truth back.
 
     prediction_id: chapter and letter, such as "02.a".  guess: what stands where nobody is there.
-    Exactly one of choices (one of them), ranking (all of them, in order) and number (low, high).
-    tolerance: how far off a number still counts as right; a twentieth of the range by default.
+    Exactly one of choices (one of them), ranking (all of them, in order), number (low, high) and
+    curve (label, low and high of x, and of y; the guess has its values, evenly spaced over x).
+    tolerance: how far off a number still counts as right, or a curve on average; a twentieth of the
+    range by default, of a curve a tenth.
     Raises TrainlabError if an argument is none of these, or the guess would not do as an answer.
     """
     if not re.fullmatch(r"\d\d\.[a-z]", prediction_id):
         raise TrainlabError(f"prediction id {prediction_id!r} is not chapter.letter: write it like '02.a'")
-    if sum(each is not None for each in (choices, ranking, number)) != 1:
-        raise TrainlabError(f"{prediction_id}: give exactly one of choices=, ranking= and number=")
+    if sum(each is not None for each in (choices, ranking, number, curve)) != 1:
+        raise TrainlabError(f"{prediction_id}: give exactly one of choices=, ranking=, number= and curve=")
     kind: _Kind
     if number is not None:
         kind = _number(number, unit, tolerance)
+    elif curve is not None:
+        kind = _drawing(curve, guess, tolerance)
     elif unit or tolerance is not None:
         raise TrainlabError(f"{prediction_id}: unit= and tolerance= go with number= only: leave them out")
     else:
@@ -205,6 +292,7 @@ class Bet:
         self.guess = None if self._attended else stored  # None once settled: asked to be shown
         self._noted = not self._attended
         self._curtains: list[_Curtain] = []
+        self._control: Any = None
         # handlers run on the main thread or, while a cell runs, on another one
         self._lock = threading.Lock()
 
@@ -240,14 +328,16 @@ class Bet:
         import ipywidgets
 
         control, entered = self._kind.control(self.question)
+        self._control = control
         commit = ipywidgets.Button(description="Commit", button_style="primary", tooltip="Commit to it")
         show = ipywidgets.Button(description="Show me", tooltip="Show the result without a prediction")
         said = ipywidgets.HTML()
 
         def settle(guess: Any, words: str) -> None:
             for each in (*getattr(control, "children", (control,)), commit, show):
-                if hasattr(each, "disabled"):
-                    each.disabled = True
+                for trait in ("disabled", "locked"):
+                    if hasattr(each, trait):
+                        setattr(each, trait, True)
             said.value = _block(words)
             self._settle(guess)
 
@@ -310,10 +400,20 @@ class _Outcome:
         right = bet.guess is not None and bet._kind.compare(bet.guess, self.truth)[0]
         record.note_prediction(bet.id, guess=bet.guess, truth=self.truth, right=right)
 
+    def uncover(self) -> None:
+        """Show the truth in the control itself, where that is a drawing."""
+        if isinstance(self.bet._kind, _Drawing) and self.bet._control is not None:
+            self.bet._kind.uncover(self.bet._control, self.truth)
+
     @contextlib.contextmanager
     def printed(self) -> Iterator[None]:
         with _figures_shown():
             yield
+        if isinstance(self.bet._kind, _Drawing) and _shell() is not None:
+            from IPython.display import display
+
+            picture = self.bet._kind.picture(self.bet.guess, self.truth)
+            display({"image/png": picture, "text/plain": "guess and measurement, drawn"}, raw=True)
         print(f"predicted: {self.predicted()}; measured: {self.measured}")
         if self.lesson:
             print(self.lesson)
@@ -325,6 +425,7 @@ class _Outcome:
         from IPython.display import HTML, display
 
         display(HTML(self.block()))
+        self.uncover()
         self.note()
 
 
@@ -360,6 +461,7 @@ class _Curtain:
         self.out.outputs = tuple(self.outputs)
         self.said.value = self.outcome.block()
         self.button.layout.display = "none"
+        self.outcome.uncover()
         self.outcome.note()
 
 
@@ -489,6 +591,25 @@ def _number(span: tuple[float, float], unit: str, tolerance: float | None) -> _N
     if not tolerance > 0:
         raise TrainlabError(f"tolerance={tolerance!r} is not above 0: say how far off is still right")
     return _Number(span[0], span[1], unit, tolerance)
+
+
+def _drawing(axes: tuple[_Span, _Span], guess: Any, tolerance: float | None) -> _Drawing:
+    try:
+        x, y = ((str(label), float(low), float(high)) for label, low, high in axes)
+        whole = x[1] < x[2] and y[1] < y[2]
+    except (TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise TrainlabError(
+            f"curve={axes!r}: write it as (('epoch', 0, 10), ('loss (nats)', 0, 2.5)), low below high"
+        )
+    knots = len(guess) if isinstance(guess, list | tuple) else 0
+    if knots < 3:
+        raise TrainlabError(f"guess={guess!r} is no curve: give 3 values or more, evenly spaced over x")
+    tolerance = (y[2] - y[1]) / 10 if tolerance is None else tolerance
+    if not tolerance > 0:
+        raise TrainlabError(f"tolerance={tolerance!r} is not above 0: say how far off is still right")
+    return _Drawing(x, y, knots, tolerance)
 
 
 def _listed(options: Sequence[str]) -> str:

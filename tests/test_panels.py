@@ -1,0 +1,252 @@
+"""Panels without a browser: `run` is real training, and the buttons do what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import trainlab as tl
+from trainlab.widgets.panels import material
+from trainlab.widgets.sliders import Slider, rates
+
+PANELS: dict[str, Callable[[], Any]] = {
+    "first run": lambda: tl.panels.FirstRun(),
+    "curves": lambda: tl.panels.LoopAndCurves(),
+    "race": lambda: tl.panels.OptimizerRace(),
+    "schedules": lambda: tl.panels.ScheduleBoard(),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def started(panel: Any) -> Any:
+    panel.start_button.click()
+    assert panel.wait(60)
+    return panel
+
+
+# --- run() -----------------------------------------------------------------------------------------
+
+
+def test_a_first_run_is_what_fit_gives() -> None:
+    values = tl.panels.FirstRun().run(lr=0.05, epochs=1, seed=3)
+    train, valid = material.digits()
+    tl.seed_everything(3)
+    model = tl.models.MLP(784, [64], 10)
+    state = tl.TrainState(model, torch.optim.SGD(model.parameters(), 0.05))
+    loader = tl.make_loader(train, 64, seed=3, shuffle=True)
+    tl.fit(state, loader, tl.losses.classification(), tl.TrainConfig(epochs=1))
+    found = tl.evaluate(model, tl.make_loader(valid, 500, seed=0, shuffle=False), tl.losses.classification())
+    assert values["step"] == 55
+    assert values["valid_loss"] == float(f"{found['loss']:.3g}")
+    assert values["valid_accuracy"] == float(f"{found['accuracy']:.3g}")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tl.panels.FirstRun().run(epochs=1),
+        lambda: tl.panels.LoopAndCurves().run(rows=100, epochs=2),
+        lambda: tl.panels.OptimizerRace().run(steps=20),
+        lambda: tl.panels.OptimizerRace().run(on="digits", optimizers=["Adam"], steps=5),
+        lambda: tl.panels.RateLab().run(view="range", steps=30),
+        lambda: tl.panels.RateLab().run(view="schedule", epochs=1),
+        lambda: tl.panels.RateLab().run(view="sweep", epochs=1),
+    ],
+)
+def test_run_gives_plain_values_twice_the_same_and_leaves_randomness_alone(call: Callable[[], Any]) -> None:
+    torch.manual_seed(11)
+    first = call()
+    drawn = torch.rand(2)
+    torch.manual_seed(11)
+    assert torch.equal(torch.rand(2), drawn)
+    assert json.loads(json.dumps(first)) is not None
+    assert call() == first
+
+
+def test_random_labels_are_learned_by_heart() -> None:
+    values = tl.panels.LoopAndCurves().run(rows=200, random_labels=1.0, epochs=80)
+    assert values["again_accuracy"] > 0.97
+    assert values["valid_accuracy"] < 0.25
+
+
+def test_measured_again_is_below_what_was_logged() -> None:
+    values = tl.panels.LoopAndCurves().run(rows=1000, epochs=1)
+    assert values["logged"] > values["again_loss"] * 1.2
+
+
+@pytest.mark.parametrize("name", ["SGD", "momentum", "Nesterov", "RMSprop", "Adam", "AdamW"])
+def test_a_racer_goes_the_way_of_torch(name: str) -> None:
+    race = tl.panels.OptimizerRace()
+    race.run(on="bend", optimizers={name: 0.02}, steps=30)
+    at = torch.tensor([-2.5, -0.5], requires_grad=True)
+    options = {"momentum": {"momentum": 0.9}, "Nesterov": {"momentum": 0.9, "nesterov": True}}
+    kind = "SGD" if name in ("SGD", "momentum", "Nesterov") else name
+    optimizer = getattr(torch.optim, kind)([at], 0.02, **options.get(name, {}))
+    for _ in range(30):
+        optimizer.zero_grad()
+        ((1 - at[0]) ** 2 / 4 + 4 * (at[1] + 1 - at[0] ** 2 / 2) ** 2).backward()
+        optimizer.step()
+    torch.testing.assert_close(race.runs[0].state.model.at.detach(), at.detach())
+
+
+def test_a_racer_that_diverges_is_a_result() -> None:
+    values = tl.panels.OptimizerRace().run(on="valley", optimizers={"SGD": 0.1, "Adam": 0.1})
+    assert values["SGD"]["status"] == "diverged"
+    assert values["Adam"]["status"] == "finished"
+
+
+def test_the_range_view_is_the_range_test() -> None:
+    values = tl.panels.RateLab().run(view="range", model="MLP", optimizer="momentum")
+    train, _ = material.digits()
+    tl.seed_everything(0)
+    model = material.MODELS["MLP"]()
+    state = tl.TrainState(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+    loader = tl.make_loader(train, 64, seed=0, shuffle=True)
+    report = tl.lr_range_test(state, loader, tl.losses.classification(), low=1e-5, high=30.0)
+    assert values["suggestion"] == float(f"{report.suggestion:.2g}")
+
+
+def test_the_sweep_view_finds_too_low_and_too_high() -> None:
+    values = tl.panels.RateLab().run(view="sweep", epochs=1)
+    losses = values["losses"]
+    assert losses[values["best"]] == min(losses.values())
+    assert min(losses) < values["best"] < max(losses)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: tl.panels.FirstRun().run(model="GPT"), "unknown model 'GPT'"),
+        (lambda: tl.panels.LoopAndCurves().run(rows=10**6), "there are 3500 training rows"),
+        (lambda: tl.panels.OptimizerRace().run(on="hill"), "unknown ground 'hill'"),
+        (lambda: tl.panels.OptimizerRace().run(optimizers=["Adm"]), "unknown optimizer 'Adm'"),
+        (lambda: tl.panels.RateLab().run(view="rates"), "unknown view 'rates'"),
+        (lambda: tl.panels.RateLab().run(view="range", optimizer="Lion"), "unknown optimizer 'Lion'"),
+        (lambda: tl.panels.RateLab().run(view="sweep", optimizer="Lion"), "unknown optimizer 'Lion'"),
+        (lambda: tl.panels.RateLab().run(view="sweep", model="GPT"), "unknown model 'GPT'"),
+        (lambda: tl.panels.RateLab().run(view="schedule", schedule="sine"), "unknown schedule 'sine'"),
+        (lambda: rates(0, 1), "low=0, high=1: a log scale needs 0 < low < high"),
+    ],
+)
+def test_wrong_settings_are_named(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(tl.TrainlabError, match=message):
+        call()
+
+
+# --- the buttons -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_showing_a_panel_starts_nothing(name: str) -> None:
+    panel = PANELS[name]()
+    panel._repr_mimebundle_()
+    assert not any(job.busy for job in panel.jobs())
+    assert all(not run.state.step for run in panel.runs)
+
+
+def test_start_pause_go_back_and_fork() -> None:
+    panel = tl.panels.FirstRun()
+    panel.epochs = 2
+    started(panel)
+    run = panel.runs[0]
+    assert (run.status, run.state.step) == ("finished", 110)
+    assert "step 110 of 110" in panel._status.value
+    assert panel.back.values[-1] == 110
+    panel.back.place = 1
+    panel.wait(20)
+    assert (run.status, run.state.step) == ("paused", 50)
+    panel.fork_button.click()
+    panel.wait(20)
+    assert [each.name for each in panel.runs] == ["run A", "run B"]
+    panel.rate.place += 3
+    started(panel)
+    assert panel.runs[0].marks == []
+    assert [mark.text for mark in panel.runs[1].marks] == [f"rate {panel.rate.value:.2g}"]
+    assert panel.runs[0].series["loss"].y[-1] != panel.runs[1].series["loss"].y[-1]
+
+
+def test_a_structural_control_begins_a_new_run_and_keeps_the_old_curve() -> None:
+    panel = tl.panels.LoopAndCurves()
+    panel.length.place = 0
+    started(panel)
+    first = panel.runs[0]
+    panel.rows.place = 0
+    panel.wait(20)
+    assert panel.runs[0] is not first
+    assert panel.runs[0].state.step == 0
+    assert [curve.style for curve in panel.earlier[0]] == ["faint"] * 3
+
+
+def test_errors_are_said_in_the_panel() -> None:
+    panel = tl.panels.OptimizerRace()
+    for box in panel.boxes.values():
+        box.value = False
+    panel.wait(20)
+    assert "no optimizer is chosen: tick one or more" in panel._status.value
+    panel.boxes["SGD"].value = True
+    panel.sliders["SGD"].place = len(panel.sliders["SGD"].values) - 1
+    panel.wait(20)
+    for run in panel.runs:
+        run.pace = 0.0
+    started(panel)
+    assert "SGD: the loss at step" in panel._status.value
+
+
+def test_forking_nothing_is_answered() -> None:
+    panel = tl.panels.FirstRun()
+    panel.fork_button.click()
+    panel.wait(20)
+    assert "there is nothing to fork yet" in panel._status.value
+
+
+def test_the_views_of_the_lab_run_by_their_buttons() -> None:
+    lab = tl.panels.RateLab()
+    lab._repr_mimebundle_()
+    started(lab.views["range"])
+    assert "Suggested rate" in lab.views["range"]._status.value
+    lab.views["sweep"].length.place = 0
+    started(lab.views["sweep"])
+    assert "16 rates in" in lab.views["sweep"]._status.value
+
+
+def test_a_panel_has_a_picture_and_stable_text() -> None:
+    texts = []
+    for _ in range(2):
+        panel = tl.panels.FirstRun()
+        panel.run(epochs=1)
+        bundle = panel._repr_mimebundle_()
+        texts.append(bundle["text/plain"])
+        assert bundle["image/png"].startswith(b"\x89PNG")
+        assert len(bundle["image/png"]) < 120_000
+    assert texts[0] == texts[1]
+    assert "unseen digits" in texts[0]
+
+
+def test_closing_a_panel_stops_what_it_runs() -> None:
+    panel = tl.panels.FirstRun()
+    panel.epochs = 10_000
+    panel.start_button.click()
+    while not panel.runs or not panel.runs[0].state.step:
+        pass
+    panel.close()
+    panel.wait(20)
+    assert panel.runs[0].status == "stopped"
+
+
+def test_a_slider_tells_of_persons_only() -> None:
+    heard: list[float] = []
+    slider = Slider("rate", rates(0.01, 1), 0.1)
+    slider.on_move(heard.append)
+    slider.move_to(0.5)
+    slider.offer([1, 2, 3], 2)
+    assert (heard, slider.value, slider.texts) == ([], 2, ["1", "2", "3"])
+    slider.place = 2
+    assert heard == [3]

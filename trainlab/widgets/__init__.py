@@ -1,0 +1,1 @@
+"""What a person touches: charts that move, and the live panels built on them."""
