@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .panel import LivePanel
 
 _POINTS = 240
+_ONE_MOVE = 0.6  # seconds: a slider that is dragged changes often, and leaves one mark
 
 
 class Series:
@@ -149,6 +151,7 @@ class LiveRun(Job):
         self.series: dict[str, Series] = {}
         self.marks: list[Mark] = []
         self._attempts = 0
+        self._marked = ("", 0.0)
         self._total: int | None = None
         self._points = [self._snapshot()]
         self._batch_size = self._points[0].batch_size
@@ -284,11 +287,15 @@ class LiveRun(Job):
         if isinstance(event, Restarted):
             self._cut(event.step)
             return
-        value = event.value
-        if event.control == "lr_scale" and value is not None:
-            self.marks.append(Mark(event.step, f"rate {self.base_lr * value:.2g}"))
+        if event.control == "lr_scale" and event.value is not None:
+            said, value = "rate", f"{self.base_lr * event.value:.2g}"
         else:
-            self.marks.append(Mark(event.step, f"{event.control.replace('_', ' ')} {value:g}"))
+            said, value = event.control.replace("_", " "), f"{event.value:g}"
+        control, when = self._marked
+        self._marked = (event.control, perf_counter())
+        if self.marks and control == event.control and perf_counter() - when < _ONE_MOVE:
+            self.marks.pop()
+        self.marks.append(Mark(event.step, f"{said} {value}"))
         self._next_frame = 0.0  # whoever moved it waits for the picture
 
     def _cut(self, step: int) -> None:

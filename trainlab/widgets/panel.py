@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 import sys
@@ -12,6 +13,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
+import torch
+from torch import nn
 
 from ..errors import TrainlabError
 from .charts import Axis, Chart, Curve, CurveChart, Mark
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from .live import LiveRun
 
 _EARLIER = 3  # curves of so many runs stay to be compared with
-_STYLE = "color:var(--jp-content-font-color1, inherit);line-height:1.45;min-height:1.45em;padding:2px 4px"
+_STYLE = "color:var(--jp-content-font-color1, inherit);line-height:1.45;min-height:2.9em;padding:2px 4px"
 
 
 class Panel:
@@ -35,6 +38,7 @@ class Panel:
     title = "Panel"
 
     def __init__(self) -> None:
+        _load_torch()
         self._desk = Job("panel")  # what a handler asks for is done by the drainer, in turn
         self._desk.on_frame.append(lambda job: self._say())
         self._status = ipywidgets.HTML()
@@ -120,6 +124,15 @@ class Panel:
         return {**view, "text/plain": self.text(), "image/png": self.png()}
 
 
+@functools.cache
+def _load_torch() -> None:
+    """Take a first step: torch imports much of itself then, and the first Start would wait for it."""
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    weight.sum().backward()
+    optimizer.step()
+
+
 def _status(text: str, *, wrong: bool = False, moving: bool = False) -> str:
     # while numbers rush by, a screen reader keeps silent
     live = 'aria-live="off"' if moving else 'role="status"'
@@ -190,17 +203,14 @@ class RunPanel(Panel):
         self.back = Slider("Go back to step", [0], 0, help="Back to a step that was kept", eager=False)
         self.back.on_move(lambda step: self.do(lambda: self._rewind(int(step))))
         # hidden until there are two: who is meant by the controls
-        self.target = ipywidgets.ToggleButtons(
-            options=["both runs", "run A", "run B"], description="Controls:"
-        )
-        self.target.style.button_width, self.target.layout.display = "5.5em", "none"
+        self.target = choice("controls act on:", ["both runs", "run A", "run B"], "both runs", lambda _: None)
+        self.target.layout.display = "none"
 
     def buttons(self) -> list[Any]:
         """The rows of buttons."""
         shown = [self.start_button, self.step_button, self.stop_button, self.reset_button]
         shown += [self.fork_button] if self.forks else []
-        row = ipywidgets.HBox([*shown, self.back], layout={"flex_flow": "row wrap", "align_items": "center"})
-        return [row, self.target] if self.forks else [row]
+        return [row(*shown, self.back, *([self.target] if self.forks else []))]
 
     def _toggle(self) -> None:
         if any(run.status == "running" for run in self.runs):
