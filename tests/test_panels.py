@@ -230,6 +230,19 @@ def test_a_panel_has_a_picture_and_stable_text() -> None:
     assert "unseen digits" in texts[0]
 
 
+def test_run_leaves_the_controls_where_its_settings_were() -> None:
+    panel = tl.panels.OptimizerRace()
+    panel.run(on="bend", optimizers={"Nesterov": 0.05}, steps=5, momentum=0.8)
+    assert (panel.ground.value, panel.momentum.value, panel.sliders["Nesterov"].value) == ("bend", 0.8, 0.05)
+    assert [name for name, box in panel.boxes.items() if box.value] == ["Nesterov"]
+    assert panel.wait(5)
+    assert [run.name for run in panel.runs] == ["Nesterov"], "nothing was begun anew"
+    lab = tl.panels.RateLab()
+    lab.run(view="schedule", schedule="linear", lr=0.1, epochs=1)
+    board = lab.views["schedule"]
+    assert (lab.tabs.value, board.shape.value, board.peak.value) == ("schedule", "linear", 0.1)
+
+
 def test_closing_a_panel_stops_what_it_runs() -> None:
     panel = tl.panels.FirstRun()
     panel.epochs = 10_000

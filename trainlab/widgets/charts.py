@@ -174,6 +174,11 @@ def _color(place: int) -> str:
     return COLORS[place % len(COLORS)]
 
 
+def _place(x: float) -> str:
+    """A step as it is, anything else to two digits."""
+    return f"{x:.0f}" if float(x).is_integer() else f"{x:.2g}"
+
+
 def _short(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
@@ -251,7 +256,7 @@ class CurveChart(Chart):
         curves, marks, _ = self._data or ((), (), None)
         lines = [f"{self._y.label} over {self._x.label}"]
         lines += [_last(curve) for curve in curves if curve.legend] or ["nothing drawn yet"]
-        return lines + [f"mark at {mark.x:g}: {mark.text}" for mark in marks]
+        return lines + [f"mark at {_place(mark.x)}: {mark.text}" for mark in marks]
 
     def _draw(self, figure: Figure) -> None:
         axes = figure.add_subplot()

@@ -446,11 +446,23 @@ def choice(label: str, options: Sequence[Any], value: Any, handler: Callable[[An
     box.layout.width = "max-content"
 
     def chosen(change: Any) -> None:
-        if not DRAINER.is_this_thread():
+        if not box.muted and not DRAINER.is_this_thread():
             handler(change["new"])
 
+    box.muted = False
     box.observe(chosen, "value")
     return box
+
+
+def show_settings(*settings: tuple[Any, Any]) -> None:
+    """Have each control (a choice, a check box or a Slider) show its value, telling nobody."""
+    for control, value in settings:
+        if isinstance(control, Slider):
+            control.move_to(value)
+        else:
+            control.muted = True
+            control.value = value
+            control.muted = False
 
 
 def row(*widgets: Any) -> Any:

@@ -19,7 +19,7 @@ from ...randomness import preserve_rng, seed_everything
 from ...state import TrainState
 from ..charts import Axis, Chart, Curve, CurveChart, ImageChart, Mark
 from ..live import LiveRun
-from ..panel import RunPanel, beside, choice, curve, row
+from ..panel import RunPanel, beside, choice, curve, row, show_settings
 from ..sliders import Slider, rates
 from .material import batches, built, digits
 
@@ -83,6 +83,7 @@ class FirstRun(RunPanel):
         self.model, self.seed, self.epochs = model, seed, epochs
         with preserve_rng():
             self.runs = [self._make(lr, batch_size)]
+        show_settings((self.choice, model), (self.rate, lr), (self.batch, batch_size))
         self.runs[0].drain()
         self.draw()
         return self.runs[0].values()
@@ -266,6 +267,8 @@ class LoopAndCurves(RunPanel):
         self.seed = seed
         with preserve_rng():
             self.runs = [self._make(hidden, rows, random_labels, epochs, lr)]
+        show_settings((self.hidden, hidden), (self.rows, rows), (self.noise, random_labels))
+        show_settings((self.length, epochs), (self.rate, lr))
         self.runs[0].drain()
         self.draw()
         return self.runs[0].values(2)

@@ -22,7 +22,7 @@ from ...randomness import preserve_rng, seed_everything
 from ...state import TrainState
 from ..charts import Axis, Chart, Curve, CurveChart, SurfaceChart
 from ..live import LiveRun
-from ..panel import RunPanel, beside, choice, curve, row
+from ..panel import RunPanel, beside, choice, curve, row, show_settings
 from ..sliders import Slider, rates
 from .material import MODELS, batches, digits
 
@@ -85,6 +85,7 @@ class OptimizerRace(RunPanel):
                 name in ("SGD", "momentum", "Adam"), description=name, indent=False
             )
             self.boxes[name].layout.width = "7.5em"
+            self.boxes[name].muted = False
             self.boxes[name].observe(self._chosen, "value")
             self.sliders[name] = Slider("rate", rates(1e-4, 3), lr, help=f"learning rate of {name}")
             self.sliders[name].on_move(functools.partial(self._rate, name))
@@ -141,6 +142,9 @@ class OptimizerRace(RunPanel):
         self._lay_out_ground()
         with preserve_rng():
             self.runs = [self._make(name, lr, momentum, noise) for name, lr in given.items()]
+        show_settings((self.ground, on), (self.momentum, momentum), (self.noise, noise))
+        show_settings(*((self.sliders[name], given.get(name, self._usual(name))) for name in OPTIMIZERS))
+        show_settings(*((box, name in given) for name, box in self.boxes.items()))
         for run in self.runs:
             with contextlib.suppress(TrainlabError):  # one that diverges is a result, not an error
                 run.drain()
@@ -174,7 +178,8 @@ class OptimizerRace(RunPanel):
         self.do(go)
 
     def _chosen(self, change: Any) -> None:
-        self.do(self.renew)
+        if not change["owner"].muted:
+            self.do(self.renew)
 
     def _rate(self, name: str, value: float) -> None:
         def change() -> None:

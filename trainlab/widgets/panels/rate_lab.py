@@ -21,7 +21,7 @@ from ...sweeps import sweep_steps
 from ..charts import Axis, Chart, Curve, CurveChart, Mark
 from ..drainer import Job, Task
 from ..live import LiveRun
-from ..panel import Panel, RunPanel, beside, button, choice, curve, row
+from ..panel import Panel, RunPanel, beside, button, choice, curve, row, show_settings
 from ..sliders import Slider, rates
 from .material import MODELS, batches, built, digits
 from .race import OPTIMIZERS, Build
@@ -93,6 +93,12 @@ class _TaskPanel(Panel):
         )
         self._say()
 
+    def _show_settings(self, model: str, optimizer: str, length: int) -> None:
+        if model in self.model.options and optimizer in self.optimizer.options:
+            show_settings((self.model, model), (self.optimizer, optimizer), (self.length, length))
+
+    length: Slider
+
     def _drained(self) -> None:
         self.clear()
         self.task.drain()
@@ -133,6 +139,7 @@ class RangeTest(_TaskPanel):
     ) -> dict[str, float | None]:
         """The test without a person; returns the rates: suggested, steepest, and too much."""
         self.seed, self._given = seed, (model, optimizer, steps)
+        self._show_settings(model, optimizer, steps)
         self._drained()
         report = range_report(self.points)
         return {
@@ -227,6 +234,7 @@ class ManyRates(_TaskPanel):
     ) -> dict[str, Any]:
         """The sweep without a person; returns the best rate, how many diverged, and validation losses."""
         self.seed, self._given = seed, (model, optimizer, epochs)
+        self._show_settings(model, optimizer, epochs)
         self._drained()
         report = self.task.result
         return {
@@ -369,6 +377,8 @@ class ScheduleBoard(RunPanel):
         self.seed = seed
         with preserve_rng():
             self.runs = [self._make(schedule, lr, warmup, final, epochs, model, optimizer)]
+        show_settings((self.shape, schedule), (self.model, model), (self.optimizer, optimizer))
+        show_settings((self.peak, lr), (self.warmup, warmup), (self.final, final), (self.length, epochs))
         self.runs[0].drain()
         self.draw()
         return self.runs[0].values(2)
