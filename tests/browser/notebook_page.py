@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import re
@@ -142,6 +143,34 @@ class NotebookPage:
         self.page.evaluate(script)
         self.page.wait_for_function("() => window.allRun", timeout=seconds * 1000)
         self._wait_for_kernel("idle")
+
+    def run_cell(self, place: int, seconds: float = 30) -> None:
+        """Run the cell at this place, counted from 0, and wait until it is done."""
+        script = """place => { window.cellRun = false;
+            window.jupyterapp.shell.currentWidget.content.activeCellIndex = place;
+            window.jupyterapp.commands.execute('notebook:run-cell')
+                .finally(() => { window.cellRun = true; }); }"""
+        self.page.evaluate(script, place)
+        self.page.wait_for_function("() => window.cellRun", timeout=seconds * 1000)
+
+    def ask(self, expression: str) -> Any:
+        """The value of a Python expression in the kernel, run as a cell of its own: plain values only."""
+        script = """async expression => {
+            const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            const code = { code: '', user_expressions: { answer: expression }, store_history: false };
+            const reply = await kernel.requestExecute(code).done;
+            const { data, evalue } = reply.content.user_expressions.answer;
+            return data ? data['text/plain'] : `raise ${evalue}`; }"""
+        text: str = self.page.evaluate(script, expression)
+        if text.startswith("raise "):
+            raise RuntimeError(f"{expression}: {text[6:]}")
+        return ast.literal_eval(text)
+
+    def interrupt(self) -> None:
+        """Interrupt the kernel, as the button with the square does."""
+        self.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()"
+        )
 
     def cells(self) -> list[dict[str, Any]]:
         """Every cell with its source and outputs as the notebook's file format has them."""

@@ -46,6 +46,22 @@ def plot_valleys(rates: Sequence[float], found: Mapping[str, Tensor]) -> None:
     axes[0].set_ylabel("validation loss (nats)")
 
 
+def plot_envelope(rates: Sequence[float], constant: Tensor, peaks: Sequence[float], decayed: Tensor) -> None:
+    """Draw validation losses over the rate, or over its peak where it decays: a dot for each seed.
+
+    constant: (rates, seeds).  decayed: (peaks, seeds).
+    """
+    ax = _pyplot().figure(figsize=(5, 2.6)).add_subplot()
+    for at, losses, color, name in ((rates, constant, "C0", "constant"), (peaks, decayed, "C1", "cosine to 0")):
+        ax.plot(at, losses.mean(1), color=color, label=name)
+        ax.plot(at, losses, "o", color=color, alpha=0.5, markersize=3)
+    ax.set_xscale("log")
+    ax.set_ylim(0.1, 0.5)
+    ax.set_xlabel("learning rate, or its peak")
+    ax.set_ylabel("validation loss (nats)")
+    ax.legend()
+
+
 def plot_courses(courses: Mapping[str, History], *, low: float, high: float) -> Axes:
     """Draw the validation loss of each run over its steps, between the bounds `low` and `high`."""
     ax = _pyplot().figure(figsize=(6, 2.8)).add_subplot()
