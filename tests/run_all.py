@@ -58,7 +58,7 @@ def _counts(junit: Path | None) -> dict[str, int]:
 
 
 def stages(folder: Path, quick: bool) -> list[Stage]:
-    """The stages in order. The browser gets a process of its own: it needs both cores."""
+    """The stages in order, the browser apart from the other tests: it needs both cores."""
     tools = [[PYTHON, "-m", "ruff", "check", "."], [PYTHON, "-m", "ruff", "format", "--check", "."]]
     lint = Stage("ruff and mypy", [*tools, [PYTHON, "-m", "mypy"]])
     left_out = "browser or soak or slow" if quick else "browser or soak"
@@ -66,7 +66,8 @@ def stages(folder: Path, quick: bool) -> list[Stage]:
     tests = _pytest("tests", folder, "-m", f"not ({left_out})", *parallel)
     if quick:
         return [lint, tests]
-    browser = _pytest("browser", folder, "-m", "browser", "tests/browser")
+    # a lab, a browser and a kernel for each of two at a time
+    browser = _pytest("browser", folder, "-m", "browser", "tests/browser", "-n", "2", "--dist", "loadgroup")
     results = folder / "chapters.xml"
     runner = [PYTHON, str(TESTS / "chapters" / "run.py"), "--junit", str(results)]
     return [lint, tests, browser, Stage("chapters", [runner], results)]

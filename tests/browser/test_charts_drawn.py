@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from browser.notebook_page import NotebookPage
     from playwright.sync_api import Locator
 
-pytestmark = pytest.mark.browser
+# one lab for the whole file: they stay in one process
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("charts")]
 
 CELLS = (
     """import threading, time

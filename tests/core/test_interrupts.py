@@ -345,3 +345,18 @@ def test_an_observer_that_takes_long_is_not_cut_off_but_a_second_interrupt_is_he
         tl.fit(state, **given, observers=[slow])
     assert told == ["whole", "whole"]
     assert state.step == 2
+
+
+def test_an_interrupt_in_the_exit_of_no_grad_leaves_gradients_on() -> None:
+    def interrupted(model: torch.nn.Module, batch: Any) -> Any:
+        torch.set_grad_enabled(False)  # what is left where the exit of no_grad was broken off
+        raise KeyboardInterrupt
+
+    state = make_state("momentum")
+    loader = tl.make_loader(table(40), 8, seed=0, shuffle=True)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tl.fit(state, loader, interrupted, tl.TrainConfig(epochs=1))
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_grad_enabled(True)

@@ -52,7 +52,8 @@ def plot_envelope(rates: Sequence[float], constant: Tensor, peaks: Sequence[floa
     constant: (rates, seeds).  decayed: (peaks, seeds).
     """
     ax = _pyplot().figure(figsize=(5, 2.6)).add_subplot()
-    for at, losses, color, name in ((rates, constant, "C0", "constant"), (peaks, decayed, "C1", "cosine to 0")):
+    both = {"constant": (rates, constant, "C0"), "cosine to 0": (peaks, decayed, "C1")}
+    for name, (at, losses, color) in both.items():
         ax.plot(at, losses.mean(1), color=color, label=name)
         ax.plot(at, losses, "o", color=color, alpha=0.5, markersize=3)
     ax.set_xscale("log")

@@ -76,12 +76,13 @@ class Run:
 class Before:
     """Position, random state and buffers at the start of a step, to be put back if it is broken off."""
 
-    __slots__ = ("_buffers", "_device_rng", "_host_rng", "_position", "_run", "step")
+    __slots__ = ("_buffers", "_device_rng", "_host_rng", "_position", "_run", "grad_mode", "step")
 
     def __init__(self, run: Run) -> None:
         state = run.state
         self._run = run
         self.step = state.step
+        self.grad_mode = torch.is_grad_enabled()
         self._position = (state.step, state.epoch, state.samples)
         self._host_rng = torch.default_generator.get_state()
         kind = run.device.type

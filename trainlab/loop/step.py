@@ -38,6 +38,7 @@ def whole_step(run: Run, batches: Iterator[Any], total: int | None) -> Step | No
         grad_norm = _clip(run, before)
         rate = _update(run, before, gathered.rows)
     except BaseException:
+        torch.set_grad_enabled(before.grad_mode)  # an interrupt can land in the exit of a no_grad
         if not state.updating and state.step == before.step:
             before.restore()
         raise

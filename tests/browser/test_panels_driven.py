@@ -1,0 +1,557 @@
+"""The panels under a person's hands, in a real JupyterLab: every control, and every way to stop."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from chapters.environment import IN_CI, REPOSITORY
+
+from trainlab.plots import COLORS
+
+if TYPE_CHECKING:
+    from browser.notebook_page import NotebookPage
+    from browser.panel_page import PanelPage
+
+# one lab for the whole file: they stay in one process
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("panels")]
+
+ARTEFACTS = REPOSITORY / "artefacts"
+CELLS = (
+    """import threading, torch, trainlab as tl
+torch.set_num_threads(1)
+made = []
+def kept(panel):
+    made.append(panel)
+    return panel
+def live(loss_fn=tl.losses.classification(), observers=()):
+    tl.seed_everything(0)
+    x = torch.randn(600, 20)
+    rows = (x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long())
+    model = tl.models.MLP(20, [16], 3)
+    state = tl.TrainState(model, torch.optim.SGD(model.parameters(), 0.01))
+    loader = tl.make_loader(rows, 20, seed=0, shuffle=True)
+    return tl.LiveRun(state, loader, loss_fn, tl.TrainConfig(epochs=2000), observers=observers,
+                      valid=tl.make_loader(rows, 200, seed=0, shuffle=False))""",
+    """first = kept(tl.panels.FirstRun())
+first.epochs = 200  # as many as a quick machine needs to be watched
+first""",
+    "kept(tl.panels.LoopAndCurves())",
+    "kept(tl.panels.OptimizerRace())",
+    "kept(tl.panels.RateLab())",
+    "kept(live())",
+    """def not_a_number(model, batch):
+    steps.append(0)
+    loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+    return loss * float("nan") if len(steps) > 7 else loss
+steps = []
+kept(live(not_a_number))""",
+    """def reads(event):
+    if event.step == 5:
+        open("labels.csv")
+kept(live(observers=[reads]))""",
+)
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE = range(1, 8)
+RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
+
+
+def _missing() -> str | None:
+    """What a browser test lacks on this machine."""
+    try:
+        from browser.notebook_page import chromium
+    except ImportError:
+        return "playwright is not installed: pip install -e '.[dev]'"
+    return None if chromium() else "there is no Chromium: install Debian's package chromium"
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookPage]:
+    """A notebook with one cell for each panel; none of them is run yet."""
+    missing = _missing()
+    if missing and IN_CI:
+        pytest.fail(f"CI=true, and {missing}")
+    if missing:
+        pytest.skip(f"BROWSER TESTS SKIPPED: {missing}")
+    from browser.notebook_page import NotebookPage, browser_page, running_lab
+    from browser.panel_page import RECORD_TEXTS
+
+    folder = tmp_path_factory.mktemp("lab")
+    chapters = folder / "chapters"
+    chapters.mkdir()
+    _write_notebook(chapters / "00_panels.ipynb")
+    with running_lab(folder, chapters, every_cell_drawn=True) as link, browser_page(1280, 1000) as page:
+        page.add_init_script(RECORD_TEXTS)
+        opened = NotebookPage.opened(page, link)
+        opened.show_only_the_notebook()
+        opened.run_cell(0)
+        yield opened
+        assert opened.error_outputs() == []
+        assert opened.errors == [], "errors in the page's own console"
+
+
+def _write_notebook(path: Path) -> None:
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"cell{place}",
+            "metadata": {},
+            "execution_count": None,
+            "outputs": [],
+            "source": source,
+        }
+        for place, source in enumerate(CELLS)
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+
+
+def _shown(notebook: NotebookPage, cell: int) -> PanelPage:
+    """A fresh panel; whatever other tests left running is stopped."""
+    from browser.panel_page import PanelPage
+
+    notebook.ask("[panel.close() for panel in made if hasattr(panel, 'close')] and None")
+    return PanelPage(notebook, cell).show()
+
+
+def _threads(notebook: NotebookPage) -> int:
+    """How many threads drive live runs."""
+    count: int = notebook.ask("sum(t.name == 'trainlab-live' for t in threading.enumerate())")
+    return count
+
+
+def _stands(panel: PanelPage) -> None:
+    """No step is taken for a while."""
+    before = panel.steps()
+    panel.notebook.page.wait_for_timeout(300)
+    assert panel.steps() == before
+
+
+# --- what all panels around a run do -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_started_paused_stepped_rewound_and_stopped(notebook: NotebookPage, name: str) -> None:
+    panel = _shown(notebook, RUNS[name])
+    frames = panel.frames()
+    notebook.page.wait_for_timeout(250)
+    assert _threads(notebook) == 0, "it began by being shown"
+    assert panel.frames() == frames
+    panel.start()
+    panel.goes_on(30)
+    assert panel.frames() >= frames + 2
+    panel.pause()
+    _stands(panel)
+    panel.one_step()
+    panel.one_step()
+    _go_back(panel)
+    panel.start()
+    panel.goes_on(5)
+    panel.press("Stop")
+    panel.rests()
+    assert "stopped" in panel.status() or name == "OptimizerRace"
+    _stands(panel)
+
+
+_OFFERED = "(root, step) => [...root.querySelectorAll('input')].some(each => each.ariaValueText === step)"
+
+
+def _go_back(panel: PanelPage) -> None:
+    """To a step that was kept, an epoch or more before this one."""
+    _train(panel, 75)
+    now, picture = panel.steps(), panel.picture()
+    back = now[0]
+    while back > min(now) - 20:  # an epoch, for what has one point an epoch; and one racer may be ahead
+        panel.until(_OFFERED, str(max(panel.steps())))
+        back = int(panel.move("Go back to step", "ArrowLeft"))
+        panel.stands_at_most(back)
+    panel.changes(picture)
+    assert back > 0
+    assert panel.steps() == [back] * len(now)
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "OptimizerRace"])
+def test_a_fork_has_curves_of_its_own_and_a_reset_keeps_the_old_ones_faint(
+    notebook: NotebookPage, name: str
+) -> None:
+    panel = _shown(notebook, RUNS[name])
+    panel.start()
+    panel.goes_on(60)
+    panel.pause()
+    alone = panel.legend("Loss")
+    panel.press("Fork")
+    panel.says("run B")
+    both = panel.legend("Loss")
+    assert both == [f"{curve} {letter}" for letter in "AB" for curve in alone]
+    for target in ("run A", "both runs", "run B"):  # B last: it alone is changed
+        _choose(panel, "controls act on:", target)
+    rate = panel.move("learning rate")
+    panel.start()
+    panel.goes_on(40)
+    panel.pause()
+    panel.draws(f"rate {float(rate):.2g}")
+    losses = re.findall(r"loss ([\d.e+-]+)", panel.status())
+    assert len(set(losses)) == 2, "two rates, one loss"
+    assert panel.ink("Loss", COLORS[1])["full"] > 20
+    panel.press("Reset")
+    panel.says("step 0")
+    assert panel.legend("Loss") == alone
+    panel.until("root => !root.innerText.includes('run B')")
+    ink = panel.ink("Loss", COLORS[1])
+    assert ink["full"] == 0
+    assert ink["faint"] > 20
+
+
+def test_a_control_moved_during_a_run_leaves_a_mark_on_the_curve(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, FIRST)
+    panel.start()
+    panel.goes_on(5)
+    panel.move("learning rate", "ArrowLeft")
+    panel.draws("rate 0.07")
+    panel.move("batch size")
+    panel.draws("batch size 128")
+    panel.pause()
+
+
+def test_each_key_of_a_slider_says_a_rate(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, LIVE)
+    said = [panel.move("learning rate", key) for key in ("ArrowRight", "ArrowUp", "Home", "End", "ArrowLeft")]
+    assert said == ["0.015", "0.02", "0.0001", "1", "0.7"]
+    assert panel.slider("learning rate").evaluate("each => each.labels[0].innerText") == "learning rate"
+
+
+# --- one thread, whatever is pressed ------------------------------------------------------------------
+
+
+def test_a_double_click_and_a_cell_run_again_leave_one_thread(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, LIVE)
+    panel.button("Start").dblclick()
+    panel.says(r"step [1-9]|running|paused")
+    assert _threads(notebook) <= 1
+    if panel.button("Start").count():  # its second click was a pause
+        panel.start()
+    panel.goes_on(3)
+    assert notebook.ask("made[-1].status") == "running"
+    panel.show()
+    assert notebook.ask("[each.status for each in made[-2:]]") == ["stopped", "ready"]
+    panel.start()
+    panel.goes_on(3)
+    assert _threads(notebook) == 1
+    panel.press("Stop")
+    panel.says("stopped")
+
+
+def test_an_interrupt_of_the_idle_kernel_pauses_the_run(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, LIVE)
+    panel.start()
+    panel.goes_on(10)
+    notebook.interrupt()
+    panel.says("paused")
+    _stands(panel)
+    panel.start()
+    panel.goes_on(10)
+    panel.press("Stop")
+    panel.says("stopped")
+
+
+# --- nothing goes wrong in silence --------------------------------------------------------------------
+
+
+def test_a_rate_that_diverges_is_said_with_its_step(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, RACE)
+    panel.root.get_by_role("checkbox", name="momentum").uncheck()
+    panel.root.get_by_role("checkbox", name="Adam", exact=True).uncheck()
+    panel.move("learning rate of SGD", "End")
+    panel.start()
+    panel.says(r"SGD: .*loss.*step \d+")
+
+
+def test_what_a_loss_function_and_an_observer_raise_is_said(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, NAN)
+    panel.press("Start")
+    panel.says(r"(?=.*loss.*nan)(?=.*step 8)")
+    panel = _shown(notebook, FILE)
+    panel.press("Start")
+    panel.says("FileNotFoundError.*labels.csv")
+    assert panel.steps() == [] or panel.steps() == [5]
+
+
+# --- every control ------------------------------------------------------------------------------------
+
+
+def test_every_control_of_the_first_run(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, FIRST)
+    moved = {"Start", "Step", "Stop", "Reset", "Fork", "Go back to step"}  # in the tests above
+    moved.add("Sixteen unseen digits, as they are read now")  # a picture that the keys read out
+    panel.one_step()
+    for name in ("learning rate", "batch size"):
+        moved.add(name)
+    picture = panel.picture()
+    moved.add(_choose(panel, "model:", "CNN"))
+    panel.changes(picture)
+    panel.says("CNN.*step 0")
+    _train(panel, 21)
+    moved |= _charts_answer(panel, "Loss")
+    moved |= _charts_answer(panel, "Read correctly")
+    _assert_all(panel, moved)
+
+
+def test_every_control_of_loop_and_curves(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, CURVES)
+    moved = {"Start", "Step", "Stop", "Reset", "Fork", "Go back to step", "training rows"}
+    panel.move("training rows", "Home")
+    panel.says("50 rows")
+    outcomes = {_two_steps(panel)}
+    for name in ("hidden units", "random labels", "epochs", "training rows"):
+        picture = panel.picture()
+        panel.move(name)
+        panel.says("step 0")
+        panel.changes(picture)
+        outcomes.add(_two_steps(panel))
+        moved.add(name)
+    assert len(outcomes) == 5, f"a control has no effect: {outcomes}"
+    rate = panel.move("learning rate")
+    _train(panel, 8)  # the curves of this panel get a point at the end of an epoch
+    panel.draws(f"rate {rate}")
+    moved |= {"learning rate"} | _charts_answer(panel, "Loss") | _charts_answer(panel, "Accuracy")
+    _assert_all(panel, moved)
+
+
+def _train(panel: PanelPage, steps: int) -> None:
+    """So many steps, and a few more."""
+    panel.start()
+    panel.goes_on(steps)
+    panel.pause()
+
+
+def _two_steps(panel: PanelPage) -> str:
+    panel.one_step()
+    panel.one_step()
+    return panel.status().partition("paused")[2]
+
+
+def test_every_control_of_the_race(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, RACE)
+    moved = {"Start", "Step", "Stop", "Reset", "Go back to step"}
+    names = ["SGD", "momentum", "Nesterov", "RMSprop", "Adam", "AdamW", "Lookahead"]
+    for name in names:
+        box = panel.root.get_by_role("checkbox", name=name, exact=True)
+        if not box.is_checked():
+            box.focus()
+            notebook.page.keyboard.press("Space")
+            panel.until("(root, name) => root.querySelector('.legend').innerText.includes(name)", name)
+        moved.add(name)
+    panel.one_step()
+    for name in names:
+        rate = panel.move(f"learning rate of {name}", "ArrowLeft")
+        panel.one_step()
+        panel.draws(f"rate {float(rate):.2g}")
+    momentum = panel.move("momentum")
+    panel.one_step()
+    panel.draws(f"momentum {momentum}")
+    moved |= {"rate", "momentum", "gradient noise", "Paths"}
+    picture = panel.picture()
+    panel.move("gradient noise")
+    panel.says("SGD: ready")
+    panel.changes(picture)
+    picture = panel.picture()
+    panel.chart("Paths").locator(".stage > canvas").click(position={"x": 300, "y": 90})
+    panel.goes_on(40, [])  # the race begins anew from there
+    panel.pause()
+    panel.changes(picture)
+    moved |= _charts_answer(panel, "Height of the loss") | _charts_answer(panel, "Paths")
+    _assert_all(panel, moved | {"on:"})
+    for ground in ("bowl", "bend", "saddle", "digits", "valley"):
+        picture = panel.picture()
+        _choose(panel, "on:", ground)
+        panel.changes(picture)
+
+
+def test_every_control_of_the_rate_lab(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, LAB)
+    views = {"Range test", "Schedules", "Many rates at once", "Start", "Stop"}
+    panel.move("steps", "Home")
+    for choice in (("optimizer:", "Adam"), ("model:", "deep MLP"), ("steps", "ArrowRight")):
+        panel.press("Start")
+        panel.says("Suggested rate|not fall|fell nowhere")
+        picture = panel.picture()
+        _choose(panel, *choice) if choice[0] != "steps" else panel.move(*choice)
+        panel.changes(picture)
+    panel.press("Start")
+    panel.says("Suggested rate|not fall|fell nowhere")
+    moved = views | {"model:", "optimizer:", "steps"} | _charts_answer(panel, "Loss as the rate rises")
+    _assert_all(panel, moved)
+
+    panel.press("Schedules")
+    moved = views | {"Step", "Reset", "Fork", "Go back to step"}
+    for name, option in (("model:", "deep MLP"), ("optimizer:", "Adam"), ("schedule:", "one cycle")):
+        panel.one_step()
+        panel.one_step()
+        picture = panel.picture()
+        moved.add(_choose(panel, name, option))
+        panel.changes(picture)
+        panel.says("step 0")
+    _choose(panel, "schedule:", "cosine")
+    for name in ("peak rate", "warm-up", "final", "epochs"):
+        picture = panel.picture()
+        panel.move(name)
+        panel.changes(picture)
+        moved.add(name)
+    _train(panel, 21)
+    moved |= _charts_answer(panel, "Loss") | _charts_answer(panel, "The schedule")
+    _assert_all(panel, moved)
+
+    panel.press("Many rates at once")
+    panel.move("epochs", "Home")
+    for name, option in (("epochs", ""), ("optimizer:", "Adam"), ("model:", "deep MLP")):
+        picture = panel.picture()
+        panel.press("Start")
+        panel.changes(picture)
+        panel.press("Pause")
+        panel.says("paused")
+        picture = panel.picture()
+        _choose(panel, name, option) if option else panel.move(name)
+        panel.changes(picture)
+    panel.move("epochs", "Home")
+    panel.press("Start")
+    panel.says("best rate", 20)
+    moved = views | {"model:", "optimizer:", "epochs"} | _charts_answer(panel, "Loss of each member, now")
+    _assert_all(panel, moved)
+
+
+def test_every_control_of_a_live_run(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, LIVE)
+    panel.one_step()
+    rate = panel.move("learning rate")
+    panel.one_step()
+    panel.draws(f"rate {rate}")
+    _train(panel, 35)
+    moved = {"Start", "Step", "Stop", "Reset", "Fork", "Go back to step", "learning rate"}
+    _assert_all(panel, moved | _charts_answer(panel, "Loss") | _charts_answer(panel, "Metrics"))
+
+
+_CHOSEN = "box => box.selectedOptions[0].text.replaceAll('\\xa0', ' ')"
+
+
+def _choose(panel: PanelPage, name: str, option: str) -> str:
+    """Choose in a list by the keys; gives its name."""
+    box = panel.root.get_by_role("combobox", name=name).locator("visible=true")
+    box.focus()
+    options = [each.replace("\xa0", " ") for each in box.locator("option").all_inner_texts()]
+    away = options.index(option) - options.index(box.evaluate(_CHOSEN))
+    for _ in range(abs(away)):
+        panel.notebook.page.keyboard.press("ArrowDown" if away > 0 else "ArrowUp")
+    assert box.evaluate(_CHOSEN) == option
+    return name
+
+
+def _charts_answer(panel: PanelPage, title: str) -> set[str]:
+    """Move all that a chart has itself, and see it drawn; gives the names."""
+    chart = panel.chart(title)
+    moved = {title}
+    for button in chart.locator(".legend button, .tools button").all():
+        panel.painted()
+        picture = panel.picture()
+        button.click()
+        panel.changes(picture)
+        button.click()
+        panel.shows(picture)
+        moved.add(button.inner_text())
+    if chart.get_by_role("slider").count():
+        chart.get_by_role("slider").focus()
+        panel.notebook.page.keyboard.press("End")
+        moved.add("smoothing")
+    return moved
+
+
+def _assert_all(panel: PanelPage, moved: set[str]) -> None:
+    """Nothing that can be moved was left out (a chart goes by its title), and Tab reaches all of it."""
+    names = {name.partition(". ")[0] if kind == "canvas" else name for kind, name in panel.controls()}
+    assert names - moved - {"Pause"} == set(), "controls that no test moves"
+    assert all(names), "a control without a name"
+    panel.root.evaluate("root => root.querySelector('button, select, input').focus()")
+    reached = panel.root.evaluate(_HERE)
+    for _ in panel.controls()[1:]:
+        panel.notebook.page.keyboard.press("Tab")
+        reached += panel.root.evaluate(_HERE)
+    assert reached == list(range(len(panel.controls()))), "Tab does not reach every control in its order"
+    sliders = panel.root.locator(".trainlab-slider input")
+    said = sliders.evaluate_all("all => all.map(each => each.ariaValueText)")
+    assert all(re.fullmatch(r"[\d.e-]+( [a-z]+)?", value) for value in said)
+
+
+# --- as it looks ---------------------------------------------------------------------------------------
+
+
+WIDTHS = (1280, 1920)
+
+
+def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: NotebookPage) -> None:
+    """All five with runs in them, forks and marks included; a theme switch draws every chart anew."""
+    panels = _five(notebook)
+    pictures: dict[str, list[str]] = {}
+    ARTEFACTS.mkdir(exist_ok=True)
+    flaws = []
+    for theme in ("light", "dark"):
+        notebook.set_theme(theme)
+        for width in WIDTHS:
+            notebook.page.set_viewport_size({"width": width, "height": 3800})  # all five in sight
+            notebook.scroll(0)
+            for name, panel in panels.items():
+                pictures.setdefault(f"{name} {width}", []).append(panel.picture())
+                flaws += [f"{name}, {theme}, {width}: {flaw}" for flaw in panel.flaws()]
+            notebook.page.screenshot(path=ARTEFACTS / f"panels-{theme}-{width}.png")
+    notebook.set_theme("light")
+    notebook.page.set_viewport_size({"width": 1280, "height": 1000})
+    assert flaws == []
+    assert all(light != dark for light, dark in pictures.values()), "a theme switch is not drawn"
+
+
+def _five(notebook: NotebookPage) -> dict[str, PanelPage]:
+    """Every panel, paused in the middle of a run, with a mark; those that fork are forked."""
+    from browser.panel_page import PanelPage
+
+    panels = {}
+    for name, cell in {**RUNS, "RateLab": LAB}.items():
+        panel = panels[name] = PanelPage(notebook, cell).show()
+        if cell == LAB:
+            panel.press("Start")
+            panel.says("Suggested rate")
+            continue
+        _train(panel, 25)
+        panel.move("learning rate of SGD" if cell == RACE else "learning rate")
+        _train(panel, 25)
+        if cell != RACE:
+            panel.press("Fork")
+            panel.says("run B")
+            panel.one_step()
+    return panels
+
+
+# The place among its controls of the one that has the focus.
+_HERE = """root => {
+    const all = [...root.querySelectorAll('button, select, input, canvas[tabindex]')]
+        .filter(each => each.checkVisibility() && each.getBoundingClientRect().width && !each.disabled);
+    return [all.indexOf(document.activeElement)]; }"""
+
+
+def test_enter_and_space_press_a_button_and_letters_leave_the_cells_alone(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, LIVE)
+    cells = len(notebook.cells())
+    for key, label in (("Enter", "Pause"), ("Space", "Start")):
+        panel.root.locator("button.mod-primary").focus()
+        notebook.page.keyboard.press(key)
+        panel.button(label).wait_for(timeout=8000)
+    for place in (
+        panel.slider("learning rate"),
+        panel.chart("Loss").locator(".stage > canvas"),
+        panel.button("Start"),
+    ):
+        place.focus()
+        for key in ("d", "d", "b", "m"):  # delete the cell, another below, make it text
+            notebook.page.keyboard.press(key)
+    assert len(notebook.cells()) == cells
+    assert notebook.cells()[LIVE]["cell_type"] == "code"
