@@ -301,7 +301,8 @@ class RunPanel(Panel):
                 if "lr" in own:
                     own["lr_scale"] = own.pop("lr") / run.base_lr
                 run.set(**own)
-            self._show()
+            if not any(run.status == "running" for run in self.meant()):
+                self._show()  # a run that goes on shows it with its next step
 
         self.do(change)
 
