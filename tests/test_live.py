@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -121,11 +122,13 @@ def test_a_start_during_a_start_makes_no_second_thread() -> None:
 
 
 def test_the_thread_ends_with_its_work() -> None:
+    usual = sys.getswitchinterval()
     run = live(0)
     run.start()
     run.wait(20)
     wait_for(lambda: not live_threads())
     assert not run.busy
+    assert sys.getswitchinterval() == usual
 
 
 def test_rewound_it_goes_the_same_way_again() -> None:

@@ -19,6 +19,7 @@ from ..randomness import get_rng_state, set_rng_state
 
 FRAME_SECONDS = 0.1
 _TURN_SECONDS = 0.015
+_SWITCH_SECONDS = 0.001  # Python's 5 ms, several times over, is what a moved slider would wait for
 _FRAME_SHARE = 0.06  # of the time, at most, that goes into pictures
 
 Order = Callable[[], None]
@@ -125,7 +126,7 @@ class Job:
         except Exception as error:  # a picture that fails must not end the run
             self.error = f"the picture could not be drawn ({type(error).__name__}: {error})"
         now = perf_counter()
-        self._next_frame = now + max(FRAME_SECONDS, (now - began) / _FRAME_SHARE)
+        self._next_frame = began + max(FRAME_SECONDS, (now - began) / _FRAME_SHARE)
 
     # --- for subclasses
 
@@ -242,6 +243,7 @@ class Drainer:
         self._wanted = 0  # others who wait for the floor
         self._watched_shell: Any = None
         self._closing = False
+        self._usual_switch = sys.getswitchinterval()
         atexit.register(self.shut)
 
     def shut(self) -> None:
@@ -260,6 +262,8 @@ class Drainer:
             if job not in self._jobs:
                 self._jobs.append(job)
             if self._thread is None and not self._closing:
+                self._usual_switch = sys.getswitchinterval()
+                sys.setswitchinterval(_SWITCH_SECONDS)
                 self._thread = threading.Thread(target=self._loop, name="trainlab-live", daemon=True)
                 self._thread.start()
             self._change.notify_all()
@@ -318,6 +322,7 @@ class Drainer:
                 self._jobs = [job for job in self._jobs if job.busy]
                 if not self._jobs or self._closing:
                     self._thread = None
+                    sys.setswitchinterval(self._usual_switch)
                     self._change.notify_all()
                     return
                 if self._wanted or (self.cell_runs and not self._lent) or self._inside:
