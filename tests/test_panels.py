@@ -185,6 +185,16 @@ def test_a_structural_control_begins_a_new_run_and_keeps_the_old_curve() -> None
     assert [curve.style for curve in panel.earlier[0]] == ["faint"] * 3
 
 
+def test_a_race_that_is_begun_anew_leaves_the_curves_of_all_racers() -> None:
+    race = tl.panels.OptimizerRace()
+    race.run(on="valley", optimizers={"SGD": 0.03, "Adam": 0.1}, steps=20)
+    race.reset_button.click()
+    race.wait(20)
+    assert [(curve.name, curve.style) for curve in race.earlier[0]] == [("SGD", "faint"), ("Adam", "faint")]
+    shown = race.losses.frame["curves"]
+    assert [each["style"] for each in shown[:2]] == ["faint", "faint"]
+
+
 def test_errors_are_said_in_the_panel() -> None:
     panel = tl.panels.OptimizerRace()
     for box in panel.boxes.values():

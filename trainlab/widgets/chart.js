@@ -257,7 +257,7 @@ function inside(g, { left, right, top, bottom }, draw) {
 
 function drawCurve(g, { x, y, style }, { sx, sy }, color, alpha = 1) {
   [g.strokeStyle, g.fillStyle, g.lineJoin, g.lineCap] = [color, color, "round", "round"];
-  g.globalAlpha = style === "faint" ? 0.5 * alpha : alpha;
+  g.globalAlpha = style === "faint" ? 0.75 * alpha : alpha;
   g.lineWidth = style === "faint" ? 1.2 : 1.8;
   g.setLineDash(style === "dashed" ? [6, 5] : []);
   g.beginPath();

@@ -246,7 +246,8 @@ class RunPanel(Panel):
             run.on_frame.clear()
             run._stop()
         if any(run.state.step for run in before):
-            old = [replace(curve, style="faint", legend=False) for curve in self.curves(before[0], 0)]
+            lines = [each for place, run in enumerate(before) for each in self.curves(run, place)]
+            old = [replace(each, style="faint", legend=False) for each in lines]
             self.earlier = [*self.earlier, old][-_EARLIER:]
         self._take(self.make())
         if going:

@@ -271,7 +271,7 @@ class OptimizerRace(RunPanel):
 
     def draw(self) -> None:
         now = [each for place, run in enumerate(self.runs) for each in self.curves(run, place)]
-        self.losses.show(now, self.marks())
+        self.losses.show([*(each for old in self.earlier for each in old), *now], self.marks())
         if self.on in SURFACES:
             paths = [self._path(run, each) for run, each in zip(self.runs, now)]
             self.surface.show(paths, self.start, SURFACES[self.on][2])
