@@ -33,15 +33,19 @@ _CONTROLS = """root => {
         .filter(each => each.checkVisibility() && each.getBoundingClientRect().width && !each.disabled)
         .map(each => [each.type || each.localName, name(each).replace(/\\s+/g, ' ')]); }"""
 
-# How many pixels of a canvas have a colour in full, and how many half transparent?
-_INK = """(canvas, [red, green, blue]) => {
+# Is a colour in full, and is it half transparent, on the chart of this title? Some twenty pixels count.
+_INKED = """(root, [title, [red, green, blue], full, faint]) => {
+    const chart = [...root.querySelectorAll('.trainlab-chart')].find(each => each.checkVisibility()
+        && each.querySelector('.head .title').textContent === title);
+    const canvas = chart.querySelector('.stage > canvas');
     const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
     const count = { full: 0, faint: 0 };
     for (let i = 0; i < data.length; i += 4) {
         const away = Math.abs(data[i] - red) + Math.abs(data[i + 1] - green) + Math.abs(data[i + 2] - blue);
         if (away < 20 && data[i + 3] > 40) count[data[i + 3] > 200 ? 'full' : 'faint'] += 1;
     }
-    return count; }"""
+    const agrees = (pixels, wanted) => wanted === null || (wanted ? pixels > 20 : pixels === 0);
+    return agrees(count.full, full) && agrees(count.faint, faint); }"""
 
 # Boxes that are cut, or that lie over each other: of controls and lines in the page, of texts on canvases.
 _FLAWS = r"""root => {
@@ -89,6 +93,8 @@ _STEPS = r"""(root, wanted) => {
     return """
 _DRAWN = """(root, before) => [...root.querySelectorAll('.stage > canvas')]
     .filter(each => each.checkVisibility()).map(canvas => canvas.toDataURL()).join(' ') """
+_SHOWN_CHARTS = """(root, wanted) => [...root.querySelectorAll('.trainlab-chart .head .title')]
+    .filter(each => each.checkVisibility()).map(each => each.textContent).join() === wanted.join()"""
 _HAS_BUTTON = """(root, name) => [...root.querySelectorAll('button')]
     .some(each => each.checkVisibility() && each.textContent.trim() === name)"""
 
@@ -167,6 +173,11 @@ class PanelPage:
     def press(self, name: str) -> None:
         self.button(name).click()
 
+    def turn_to(self, view: str, *charts: str) -> None:
+        """Press the button of a view, and wait until its charts, and no others, are there."""
+        self.press(view)
+        self.until(_SHOWN_CHARTS, list(charts))
+
     def start(self) -> None:
         self.press("Start")
         self.until(_HAS_BUTTON, "Pause")
@@ -242,11 +253,10 @@ class PanelPage:
             .some(canvas => canvas.checkVisibility() && canvas.texts?.some(each => each.text === text))"""
         self.until(script, text, seconds)
 
-    def ink(self, title: str, color: str) -> dict[str, int]:
-        """How many pixels have this colour in full, and how many as a faint curve has it."""
+    def inked(self, title: str, color: str, *, full: bool, faint: bool | None = None) -> None:
+        """Wait until this colour is there in full, or is not, and likewise as a faint curve has it."""
         rgb = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
-        found: dict[str, int] = self.chart(title).locator(".stage > canvas").evaluate(_INK, rgb)
-        return found
+        self.until(_INKED, [title, rgb, full, faint])
 
     def legend(self, title: str) -> list[str]:
         return self.chart(title).locator(".legend button").all_inner_texts()

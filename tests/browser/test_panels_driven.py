@@ -195,14 +195,12 @@ def test_a_fork_has_curves_of_its_own_and_a_reset_keeps_the_old_ones_faint(
     panel.draws(f"rate {float(rate):.2g}")
     losses = re.findall(r"loss ([\d.e+-]+)", panel.status())
     assert len(set(losses)) == 2, "two rates, one loss"
-    assert panel.ink("Loss", COLORS[1])["full"] > 20
+    panel.inked("Loss", COLORS[1], full=True)
     panel.press("Reset")
     panel.says("step 0")
     assert panel.legend("Loss") == alone
     panel.until("root => !root.innerText.includes('run B')")
-    ink = panel.ink("Loss", COLORS[1])
-    assert ink["full"] == 0
-    assert ink["faint"] > 20
+    panel.inked("Loss", COLORS[1], full=False, faint=True)
 
 
 def test_a_control_moved_during_a_run_leaves_a_mark_on_the_curve(notebook: NotebookPage) -> None:
@@ -385,7 +383,7 @@ def test_every_control_of_the_rate_lab(notebook: NotebookPage) -> None:
     moved = views | {"model:", "optimizer:", "steps"} | _charts_answer(panel, "Loss as the rate rises")
     _assert_all(panel, moved)
 
-    panel.press("Schedules")
+    panel.turn_to("Schedules", "The schedule", "Loss")
     moved = views | {"Step", "Reset", "Fork", "Go back to step"}
     for name, option in (("model:", "deep MLP"), ("optimizer:", "Adam"), ("schedule:", "one cycle")):
         panel.one_step()
@@ -404,16 +402,15 @@ def test_every_control_of_the_rate_lab(notebook: NotebookPage) -> None:
     moved |= _charts_answer(panel, "Loss") | _charts_answer(panel, "The schedule")
     _assert_all(panel, moved)
 
-    panel.press("Many rates at once")
-    panel.move("epochs", "Home")
+    panel.turn_to("Many rates at once", "Loss of each member, now")
+    panel.move("epochs", "End")  # long enough to be paused in the middle
     for name, option in (("epochs", ""), ("optimizer:", "Adam"), ("model:", "deep MLP")):
         picture = panel.picture()
-        panel.press("Start")
+        panel.start()
         panel.changes(picture)
-        panel.press("Pause")
-        panel.says("paused")
+        panel.pause()
         picture = panel.picture()
-        _choose(panel, name, option) if option else panel.move(name)
+        _choose(panel, name, option) if option else panel.move(name, "ArrowLeft")
         panel.changes(picture)
     panel.move("epochs", "Home")
     panel.press("Start")
