@@ -21,6 +21,8 @@ _HOMES = {
     "datasets": "data.catalogue",
     "Splits": "data.splits",
     "split": "data.splits",
+    "Fold": "data.splits",
+    "folds": "data.splits",
     "make_loader": "data.loaders",
     "models": "models",
     "count_parameters": "models",
