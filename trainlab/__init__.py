@@ -16,6 +16,7 @@ _HOMES = {
     "seed_everything": "randomness",
     "preserve_rng": "randomness",
     "Dataset": "data.dataset",
+    "TextDataset": "data.dataset",
     "load": "data.catalogue",
     "datasets": "data.catalogue",
     "Splits": "data.splits",

@@ -117,6 +117,21 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.Dataset("d", torch.ones(3, 2), torch.ones(2)),
         "2 targets for 3 rows",
     ),
+    (
+        "targets for other texts",
+        lambda s: tl.TextDataset("t", ("a", "b"), torch.ones(3)),
+        "3 targets for 2 texts",
+    ),
+    (
+        "groups for other rows",
+        lambda s: tl.Dataset("d", torch.ones(3, 2), torch.ones(3), groups=torch.ones(2)),
+        r"groups has shape \(2,\) for 3 rows of features",
+    ),
+    (
+        "levels of no column",
+        lambda s: tl.Dataset("d", torch.ones(3, 1), torch.ones(3), columns=("a",), levels={"b": ("x",)}),
+        r"levels are given for \['b'\], which are no columns",
+    ),
     ("fractions above 1", lambda s: tl.split(s.data, (0.7, 0.2, 0.2), seed=0), r"sum to 1\.1: shares"),
     ("fractions below 0", lambda s: tl.split(s.data, (1.2, -0.2, 0.0), seed=0), "shares are at least 0"),
     ("NaN fractions", lambda s: tl.split(s.data, (math.nan, 0.5, 0.5), seed=0), "sum to nan"),

@@ -15,10 +15,10 @@ from torch.utils.data import Subset
 
 from ..errors import TrainlabError
 from ..randomness import derive_seed
-from .dataset import Dataset
+from .dataset import Dataset, TextDataset
 from .loaders import check_seed
 
-Part = Dataset | Subset[Any]
+Part = Dataset | TextDataset | Subset[Any]
 Counts = NDArray[np.int64]
 
 
@@ -220,4 +220,6 @@ def _timed(time: NDArray[Any], shares: NDArray[np.float64]) -> Counts:
 
 
 def _subset(dataset: Any, index: Tensor) -> Part:
-    return dataset.subset(index) if isinstance(dataset, Dataset) else Subset(dataset, index.tolist())
+    if isinstance(dataset, Dataset | TextDataset):
+        return dataset.subset(index)
+    return Subset(dataset, index.tolist())
