@@ -1,0 +1,3 @@
+"""placeholder"""
+class QualityReport: pass
+def quality(d): pass
