@@ -26,6 +26,8 @@ _HOMES = {
     "Leak": "data.leaks.report",
     "quality": "data.cleaning",
     "QualityReport": "data.cleaning",
+    "Fold": "data.splits",
+    "folds": "data.splits",
     "make_loader": "data.loaders",
     "models": "models",
     "count_parameters": "models",

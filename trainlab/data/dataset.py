@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# The target of a row without one; what losses and metrics of language models ignore.
+UNLABELLED = -100
+
+
 def _none() -> Tensor:
     return torch.empty(0, dtype=torch.int64)
 
@@ -62,9 +66,12 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.features[index], self.targets[index]
 
-    def subset(self, indices: Tensor | Sequence[int]) -> Dataset:
-        """The rows at `indices`, in that order, as a data set of its own (a copy)."""
-        index = torch.as_tensor(indices, dtype=torch.int64)
+    def subset(self, indices: Tensor | Sequence[int] | Sequence[bool]) -> Dataset:
+        """The rows at `indices`, in that order, as a data set of its own (a copy).
+
+        indices: row numbers, or one boolean for each row.
+        """
+        index = _row_numbers(indices, len(self))
         return Dataset(
             self.name,
             self.features[index],
@@ -96,7 +103,8 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 class TextDataset(torch.utils.data.Dataset[tuple[str, Tensor]]):
     """Texts and targets, row by row; `dataset[i]` is one (text, target) pair.
 
-    texts: N strings.  targets, classes, rows, groups, time: as in `Dataset`.
+    texts: N strings.  targets: (N,) int64 classes; UNLABELLED (-100) where a text has none.
+    classes, rows, groups, time: as in `Dataset`.
     group_names: the name of each group, by its number; empty where they have none.
     Raises TrainlabError if the lengths differ.
     """
@@ -119,9 +127,9 @@ class TextDataset(torch.utils.data.Dataset[tuple[str, Tensor]]):
     def __getitem__(self, index: int) -> tuple[str, Tensor]:
         return self.texts[index], self.targets[index]
 
-    def subset(self, indices: Tensor | Sequence[int]) -> TextDataset:
-        """The texts at `indices`, in that order, as a data set of its own."""
-        index = torch.as_tensor(indices, dtype=torch.int64)
+    def subset(self, indices: Tensor | Sequence[int] | Sequence[bool]) -> TextDataset:
+        """The texts at `indices`, row numbers or one boolean for each, as a data set of its own."""
+        index = _row_numbers(indices, len(self))
         return TextDataset(
             self.name,
             tuple(self.texts[place] for place in index.tolist()),
@@ -134,7 +142,8 @@ class TextDataset(torch.utils.data.Dataset[tuple[str, Tensor]]):
         )
 
     def __repr__(self) -> str:
-        return f"TextDataset({self.name}: {len(self)} texts, {_kind(self.classes)})"
+        kind = _kind(self.classes) if self.classes else "without labels"
+        return f"TextDataset({self.name}: {len(self)} texts, {kind})"
 
 
 def _complete(dataset: Dataset | TextDataset, n: int, what: str) -> None:
@@ -149,6 +158,17 @@ def _complete(dataset: Dataset | TextDataset, n: int, what: str) -> None:
             raise TrainlabError(
                 f"{name} has shape {tuple(values.shape)} for {n} {what}: give one value for each row"
             )
+
+
+def _row_numbers(indices: Tensor | Sequence[int] | Sequence[bool], n: int) -> Tensor:
+    index = torch.as_tensor(indices)
+    if index.dtype == torch.bool:
+        if index.shape != (n,):
+            raise TrainlabError(
+                f"a mask of shape {tuple(index.shape)} for {n} rows: give one boolean for each row"
+            )
+        return index.nonzero().flatten()
+    return index.to(torch.int64)
 
 
 def _chosen(values: Tensor, index: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ def _rated_texts(card: Card) -> TextDataset:
         names = tuple(PRODUCTS.values())
     return TextDataset(
         card.name,
-        tuple(line[2] for line in lines),
+        tuple(line[2].strip() for line in lines),
         positive.long(),
         ("negative", "positive"),
         groups=torch.tensor(sources, dtype=torch.int64),

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import TrainlabError
-from .dataset import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .dataset import Dataset
 
 Levels = dict[str, tuple[str, ...]]
 
