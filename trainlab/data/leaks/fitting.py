@@ -1,4 +1,5 @@
-"""Statistics that were fitted on more than the training part: of a fitted transformer, or left in the data."""
+"""Statistics that were fitted on more than the training part: of a fitted transformer, or left in the "
+"data."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def fitted_on(fitted: Any, parts: list[Part]) -> tuple[tuple[str, ...], int]:
                 other = _statistics(_fit(clone(fitted), seen))
             except Exception as reason:
                 raise TrainlabError(
-                    f"fitted={type(fitted).__name__} cannot be fitted on the training part ({reason}): give parts "
+                    f"fitted={type(fitted).__name__} cannot be fitted on the training part ({reason}): "
+                    "give parts "
                     "whose rows are as it took them in"
                 ) from reason
             baseline = baseline or other
@@ -55,7 +57,8 @@ def _without_predictor(fitted: Any) -> Any:
         fitted = fitted[:-1]
     if not hasattr(fitted, "transform") or not hasattr(fitted, "fit"):
         raise TrainlabError(
-            f"fitted is a {type(fitted).__name__}, which transforms nothing: give a scaler, imputer, selector or "
+            f"fitted is a {type(fitted).__name__}, which transforms nothing: give a scaler, imputer, "
+            "selector or "
             "pipeline by scikit-learn's convention"
         )
     try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import chi2
+from scipy.special import gammaincc
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -136,7 +136,7 @@ def agreement_by_chance(
     equal = kept[own[kept] <= 1e-12]
     near = kept[own[kept] > 1e-12]
     ways = math.comb(len(order), left_out) * math.comb(len(kept), len(near))
-    nearness = chi2.sf(-2 * np.log(chance[near]).sum(), 2 * len(near)) if len(near) else 1.0
+    nearness = gammaincc(len(near), -np.log(chance[near]).sum()) if len(near) else 1.0
     return ways * float(chance[equal].prod() * nearness)
 
 

@@ -37,45 +37,43 @@ def _spelt_alike(values: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """A column whose values name somebody: which, how many values, and how alike rows of one value are.
+    """A column whose values name somebody.
 
-    alike: their distance in the other columns, as a share of that of rows with neighbouring values.
+    alike: the distance of rows of one value in the other columns, as a share of that of rows with
+    neighbouring values.  possible: how many values so fine a column could take.
     """
 
     column: int
-    values: int
     alike: float
+    possible: float
 
 
 def fingerprints(parts: list[Part]) -> Iterator[Fingerprint]:
     """Columns in which rows share uncommon values, and are alike elsewhere where they share them."""
     filled = [part for part in parts if len(part)]
     table = np.concatenate([part.values for part in filled]).astype(np.float64)
-    spread = np.nanstd(table, axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
+    spread = np.nanstd(np.where(np.isfinite(table), table, 0.0), axis=0)
+    scaled = np.nan_to_num(table / np.where(spread > 0, spread, 1.0))
     codes = frozenset().union(*(part.codes for part in filled))
     for column in range(table.shape[1]):
         values = np.round(table[:, column], 9)
-        if column not in codes and _names_somebody(values):
-            others = np.delete(np.nan_to_num(table / spread), column, axis=1)
-            alike = _alike(values, others)
-            if alike < SAME:
-                yield Fingerprint(column, len(np.unique(values)), alike)
+        possible = 0.0 if column in codes else _possible_if_heaped(values)
+        if possible and (alike := _alike(values, np.delete(scaled, column, axis=1))) < SAME:
+            yield Fingerprint(column, alike, possible)
 
 
-def _names_somebody(values: Array) -> bool:
-    """Whether a column repeats a few of very many possible values: small heaps that chance does not make."""
+def _possible_if_heaped(values: Array) -> float:
+    """How many values a column could take if it repeats a few of very many; 0 if its heaps are by chance."""
     known = values[np.isfinite(values)]
     distinct, sizes = np.unique(known, return_counts=True)
     if len(distinct) < TELLING or np.median(sizes) < 2 or sizes.max() > len(values) / 5:
-        return False
+        return 0.0
     # spread the same rows evenly between the quartiles over the steps that the column can take
-    step = np.diff(distinct).min()
     low, high = np.quantile(known, (0.25, 0.75))
-    inside = (known >= low) & (known <= high)
-    possible = max((high - low) / step, 1.0)
-    expected = possible * -np.expm1(-inside.sum() / possible)
-    return bool(len(np.unique(known[inside])) < HEAPED * expected and np.isfinite(expected))
+    inside = known[(known >= low) & (known <= high)]
+    possible = max((high - low) / np.diff(distinct).min(), 1.0)
+    expected = possible * -np.expm1(-len(inside) / possible)
+    return 2 * possible if len(np.unique(inside)) < HEAPED * expected else 0.0
 
 
 def _alike(values: Array, others: Array) -> float:
@@ -126,12 +124,14 @@ def _as_numbers(words: list[str]) -> Array:
     day_first = any(day > 12 for day, _ in days)
     if days and not day_first and not any(month > 12 for _, month in days):
         raise TrainlabError(
-            f"time {words[0]!r} may mean day or month first: give dates as year-month-day, such as '2016-07-01'"
+            f"time {words[0]!r} may mean day or month first: give dates as year-month-day, such as "
+            "'2016-07-01'"
         )
     try:
         moments: Any = pd.to_datetime(words, format="mixed", dayfirst=day_first, utc=True)
     except (ValueError, TypeError):
         raise TrainlabError(
-            f"time holds {words[0]!r}, which is no number and no date: give numbers or dates such as '2016-07-01'"
+            f"time holds {words[0]!r}, which is no number and no date: give numbers or dates such as "
+            "'2016-07-01'"
         ) from None
     return np.asarray(moments.as_unit("ns").asi8, dtype=np.int64)

@@ -56,12 +56,20 @@ def read_parts(splits: Any, groups: Any, time: Any) -> list[Part]:
         )
     indices = [as_array(index) for index in getattr(splits, "indices", ())]
     indices = indices if len(indices) == len(given) else []
-    parts = [_read(name, part) for name, part in zip(NAMES, _frames_as_numbers(given))]
+    parts = [read_part(name, part) for name, part in zip(NAMES, _frames_as_numbers(given))]
     if indices and not any(_keeps_rows(part) for part in given):
         parts = [replace(part, rows=index) for part, index in zip(parts, indices)]
     for field, column in (("groups", groups), ("time", time)):
         cut = _cut(field, column, parts, indices)
-        parts = [_with(part, field, values) for part, values in zip(parts, cut)]
+        for part, values in zip(parts, cut):
+            if values is not None and len(values) != len(part):
+                raise TrainlabError(
+                    f"{field} has {len(values)} values for the {len(part)} rows of {part.name}: give each row one"
+                )
+        if field == "groups":
+            parts = [replace(part, groups=values) for part, values in zip(parts, cut)]
+        else:
+            parts = [replace(part, time=values) for part, values in zip(parts, cut)]
     kinds = {(part.kind, part.values.shape[1:]) for part in parts if len(part)}
     if len(kinds) > 1:
         shapes = ", ".join(f"{part.name}: {part.kind} {part.values.shape}" for part in parts)
@@ -77,7 +85,8 @@ def as_array(values: Any) -> Array:
 
 
 def _cut(field: str, given: Any, parts: list[Part], indices: list[Array]) -> list[Array | None]:
-    """The values of `given` for each part: it is a column of the whole data set, or a column for each part."""
+    """The values of `given` for each part: it is a column of the whole data set, or a column for each "
+    "part."""
     if given is None or given is True:
         return [getattr(part, field) for part in parts]
     if given is False:
@@ -93,19 +102,17 @@ def _cut(field: str, given: Any, parts: list[Part], indices: list[Array]) -> lis
     )
 
 
-def _with(part: Part, field: str, column: Array | None) -> Part:
-    if column is not None and len(column) != len(part):
-        raise TrainlabError(
-            f"{field} has {len(column)} values for the {len(part)} rows of {part.name}: give each row one"
-        )
-    return replace(part, **{field: column})
-
-
 def _keeps_rows(part: Any) -> bool:
     return hasattr(part, "rows") and hasattr(part, "targets")
 
 
-def _read(name: str, part: Any) -> Part:
+def read_part(name: str, part: Any) -> Part:
+    """One part as arrays: a data set, a Subset, an array, a list of texts, or a pair (features, targets).
+
+    Raises TrainlabError if it is none of these, or its rows make no array of numbers.
+    """
+    if isinstance(part, Subset) and hasattr(part.dataset, "subset"):
+        part = part.dataset.subset(part.indices)  # with groups, times and numbers of the rows
     values, targets = _values(part)
     n = len(values)
     own = {field: as_array(getattr(part, field, ())) for field in ("rows", "groups", "time")}
@@ -162,7 +169,8 @@ def _plain(values: Any) -> Array:
         return np.array([as_array(value) for value in values], dtype=np.float64)
     except (TypeError, ValueError):
         raise TrainlabError(
-            f"the rows of a part are {type(values[0]).__name__}s that make no array of numbers: give tensors of "
+            f"the rows of a part are {type(values[0]).__name__}s that make no array of numbers: give "
+            "tensors of "
             "one shape, or texts (convert pictures with torchvision.transforms.v2.functional.to_image)"
         ) from None
 

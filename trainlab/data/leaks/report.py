@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 INK = "color:var(--jp-content-font-color1, inherit);text-align:left;vertical-align:top;padding:2px 12px"
@@ -75,7 +76,7 @@ def _pairs(leak: Leak) -> str:
     return ", ".join(f"{first} and {second}" for first, second in leak.rows)
 
 
-def html_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table for a notebook, in the colours of its theme; what stands in the cells is escaped."""
     cell = f'style="{INK};border-bottom:1px solid var(--jp-border-color1, #888)"'
     top = "".join(f'<th scope="col" {cell}>{html.escape(name)}</th>' for name in head)

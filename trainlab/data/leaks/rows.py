@@ -34,12 +34,15 @@ Neighbours = Callable[[Floats, Floats, int], tuple[Floats, Ints]]
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What was found between two parts: how a copy is disguised, how many, where, and by chance."""
+    """Copies found between two parts: their disguise ("" for none), and where they lie.
+
+    expected: how many a random cut of the same rows would give, where that is what tells them.
+    """
 
     disguise: str
     query: Ints
     reference: Ints
-    expected: float = 0.0
+    expected: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +146,16 @@ class Rows:
             [copy.query for copy in found if not copy.disguise] or [np.empty(0, np.int64)]
         )
         rows = np.flatnonzero(equal)
+        expected: float | None
         expected, spread = by_chance(self.keys[a], self.keys[b])
         kinds = len(np.unique(self.keys[b][rows]))
         if len(telling) * 2 < kinds or kinds == 0:
             if len(rows) > expected + 5 * spread + 5:
                 telling = rows  # more than a random cut of the same rows would give
             else:
-                rows = np.flatnonzero(np.isin(self.keys[b], self.keys[b][telling]))
+                rows, expected = np.flatnonzero(np.isin(self.keys[b], self.keys[b][telling])), None
         else:
-            expected = 0.0
+            expected = None
         if len(telling) == 0:
             return []
         first = {key: place for place, key in reversed(list(enumerate(self.keys[a].tolist())))}
@@ -161,11 +165,13 @@ class Rows:
 
 def row_keys(flat: Floats) -> Array:
     """One number for each row, (N,): equal rows have equal ones (missing values equal one another)."""
-    bits = np.where(np.isnan(flat), np.nan, flat + 0.0).view(np.uint64)  # -0.0 and 0.0 are one value
-    factors = np.random.default_rng(0).integers(1, 2**63, flat.shape[1], dtype=np.uint64) | np.uint64(1)
+    bits: Array = np.where(np.isnan(flat), np.nan, flat + 0.0).view(np.uint64)  # -0.0 and 0.0 are one value
+    factors = np.random.default_rng(0).integers(1, 2**63, flat.shape[1], dtype=np.uint64)
+    factors |= np.uint64(1)  # an even factor would lose bits
     mixed = (bits ^ (bits >> np.uint64(29))) * factors
     mixed ^= mixed >> np.uint64(32)
-    return (mixed * factors[::-1]).sum(1, dtype=np.uint64)
+    keys: Array = (mixed * factors[::-1]).sum(1, dtype=np.uint64)
+    return keys
 
 
 # --- spaces ----------------------------------------------------------------------------------------
@@ -247,6 +253,7 @@ def _finest(rows: Floats) -> Floats:
 
 def _image_spaces(images: Floats) -> Iterator[Space]:
     n, pixels = len(images), images[0].size
+    images = images.astype(np.float32)
     rows = images.reshape(n, -1) / max(float(np.abs(images).max()), 1e-12)
     values = np.unique(rows[:: max(n // 500, 1)])
     step = np.full(n, np.diff(values).min() if len(values) > 1 else 1.0)
@@ -269,7 +276,7 @@ def upright(images: Floats) -> Floats:
 
     What counts is how far a pixel is from the border's middle tone, so that a negative moves alike.
     """
-    n, _, height, width = images.shape
+    height, width = images.shape[2:]
     border = np.concatenate([images[:, :, 0], images[:, :, -1], images[..., 0], images[..., -1]], axis=2)
     ground = np.median(border, axis=2)[:, :, None, None]
     moved = _centred(images - ground)
@@ -287,7 +294,7 @@ def upright(images: Floats) -> Floats:
 
 def _centred(images: Floats) -> Floats:
     """Pictures rolled by whole pixels so that their mass lies in the middle; the ground is 0."""
-    n, channels, height, width = images.shape
+    n, _, height, width = images.shape
     mass = np.abs(images).sum(1)
     total = np.maximum(mass.sum((1, 2)), 1e-12)
     rows = np.arange(n)[:, None]

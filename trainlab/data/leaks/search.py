@@ -21,23 +21,31 @@ EXAMPLES = 3
 
 _COPIED = "a model that has memorised these rows scores better here than on rows it has never met"
 _KEEP_COPIES = (
-    "drop the copies before splitting, or number each set of copies and call split(..., groups=those numbers); "
+    "drop the copies before splitting, or number each set of copies and call split(..., groups=those "
+    "numbers); "
     "augment and oversample after the split, in train only"
 )
 _KNOWN = "the model is asked about groups that it has met: on new ones it will do worse than this score says"
-_WHOLE = "split(..., groups=the group of each row); if the same groups come again in use, say leakage(groups=False)"
+_WHOLE = (
+    "split(..., groups=the group of each row); if the same groups come again in use, say "
+    "leakage(groups=False)"
+)
 _FUTURE = "the model has seen what came after the rows it is asked about, which no forecast can"
 _EARLIER = "split(..., time=the time of each row): train on what came before"
 _REFIT = "split first, fit on train only, then transform every part with what train gave"
 _STATISTICS = (
-    "often next to nothing for a scaler, much for a selection of columns by the target: measure it by fitting "
+    "often next to nothing for a scaler, much for a selection of columns by the target: measure it by "
+    "fitting "
     "on train alone"
 )
 _BEYOND = {
-    "table": "rows made of several others (SMOTE), a column that holds the answer, choices made on the validation part",
-    "images": "copies turned by other angles, zoomed, cropped or warped, the same subject in another picture, "
+    "table": "rows made of several others (SMOTE), a column that holds the answer, choices made on the "
+    "validation part",
+    "images": "copies turned by other angles, zoomed, cropped or warped, the same subject in another "
+    "picture, "
     "choices made on the validation part",
-    "texts": "paraphrases and translations, choices made on the validation part",
+    "texts": "changed texts of fewer than ten words, paraphrases, translations, sentences in another "
+    "order, choices made on the validation part",
 }
 
 
@@ -87,7 +95,8 @@ class _Search:
     def found(
         self, kind: str, pair: tuple[int, int], count: int, rows: Any, texts: tuple[str, str, str]
     ) -> None:
-        """Note a leak: `rows` are places in the second part and in the first; texts: evidence, cost, remedy."""
+        """Note a leak: `rows` are places in the second part and in the first; texts: evidence, cost, "
+        "remedy."""
         first, second = (self.parts[place] for place in pair)
         numbers = tuple((int(first.rows[a]), int(second.rows[b])) for b, a in list(rows)[:EXAMPLES])
         self.findings.append(Leak(kind, (first.name, second.name), count, numbers, *texts))
@@ -115,19 +124,19 @@ class _Search:
             ):
                 if rows:
                     evidence = (
-                        f"{len(rows)} of {len(second)} texts of {second.name} {how.format(first.name)}; they are too "
+                        f"{len(rows)} of {len(second)} texts of {second.name} {how.format(first.name)}; "
+                        "they are too "
                         "long to agree by chance"
                     )
                     self.found(kind, pair, len(rows), rows, (evidence, _COPIED, _KEEP_COPIES))
         self.checked += [
             "shared rows: texts without case, accents, punctuation and spaces; short ones repeat by chance",
-            "near-duplicates: texts that share most of their words, in any order",
+            "near-duplicates: texts that share most of their words, in one order",
         ]
 
     def _copied_rows(self) -> None:
         rows, least = Rows(self.parts), 1.0
         for pair in self.pairs():
-            first, second = (self.parts[place] for place in pair)
             copies, share = rows.between(*pair)
             least = min(least, share)
             self._tell_equal(pair, [copy for copy in copies if not copy.disguise])
@@ -147,9 +156,13 @@ class _Search:
     def _tell_equal(self, pair: tuple[int, int], copies: list[Copy]) -> None:
         first, second = (self.parts[place] for place in pair)
         for copy in copies:
+            chance = "independent rows are not equal in such values"
+            if copy.expected is not None:
+                chance = f"the same rows dealt out at random would give about {copy.expected:.0f}"
             evidence = (
-                f"{len(copy.query)} of {len(second)} rows of {second.name} stand in {first.name} too, value for "
-                f"value; by chance about {copy.expected:.0f} would"
+                f"{len(copy.query)} of {len(second)} rows of {second.name} stand in {first.name} too, "
+                "value for "
+                f"value; {chance}"
             )
             rows = zip(copy.query, copy.reference)
             self.found("shared rows", pair, len(copy.query), rows, (evidence, _COPIED, _KEEP_COPIES))
@@ -173,7 +186,7 @@ class _Search:
     def shared_groups(self) -> None:
         """Look for groups that lie in two parts, and for columns that name one."""
         named = all(part.groups is not None for part in self.parts if len(part))
-        shared = named and any([self._groups_of(pair) for pair in self.pairs()])
+        shared = named and max([self._groups_of(pair) for pair in self.pairs()], default=False)
         if named:
             self.checked.append("shared groups: by the name of each row's group")
         if self.kind == "table" and self.parts[0].values.shape[1] <= WIDE and not shared:
@@ -193,7 +206,8 @@ class _Search:
         spelt = ", once case, punctuation and leading zeros of the names are put aside" if respelt else ""
         rows = int(np.isin(b, both).sum())
         evidence = (
-            f"{len(both)} of the {len(np.unique(b))} groups of {second.name} lie in {first.name} too, with {rows} of "
+            f"{len(both)} of the {len(np.unique(b))} groups of {second.name} lie in {first.name} too, with "
+            f"{rows} of "
             f"its {len(second)} rows{spelt}"
         )
         places = [(int((b == name).argmax()), int((a == name).argmax())) for name in both[:EXAMPLES]]
@@ -208,10 +222,12 @@ class _Search:
                 first, second = (self.parts[place] for place in pair)
                 a, b = (np.round(part.values[:, print_.column], 9) for part in (first, second))
                 both = np.intersect1d(a, b)
-                if len(both) == 0:
+                # a few values are shared by chance, by rows of different groups
+                if len(both) < 5 + 3 * len(np.unique(a)) * len(np.unique(b)) / print_.possible:
                     continue
                 evidence = (
-                    f"column {column} names somebody: few values for so fine a column, rows that share one are "
+                    f"column {column} names somebody: few values for so fine a column, rows that share one "
+                    "are "
                     f"alike in the others ({print_.alike:.0%} of the usual distance), and {len(both)} of the "
                     f"{len(np.unique(b))} values in {second.name} lie in {first.name} too"
                 )
@@ -230,7 +246,8 @@ class _Search:
         grouped = all(part.groups is not None for part in filled)
         if late and grouped and not asked and not any(leak.kind == "shared groups" for leak in self.findings):
             self.unchecked.append(
-                "time order: the parts overlap in time and keep groups whole, which is right for new groups; give "
+                "time order: the parts overlap in time and keep groups whole, which is right for new "
+                "groups; give "
                 "time= if the score is to hold for later moments"
             )
             return
@@ -240,7 +257,10 @@ class _Search:
         for pair, rows in late:
             first, second = (self.parts[place] for place in pair)
             assert second.time is not None
-            evidence = f"{len(rows)} of {len(first)} rows of {first.name} are later than the earliest row of {second.name}"
+            evidence = (
+                f"{len(rows)} of {len(first)} rows of {first.name} are later than the earliest row of "
+                f"{second.name}"
+            )
             earliest = int(second.time.argmin())
             places = [(earliest, int(row)) for row in rows[:EXAMPLES]]
             self.found("time order", pair, len(rows), places, (evidence, _FUTURE, _EARLIER))
@@ -252,7 +272,8 @@ class _Search:
         return np.flatnonzero(first > second.min())
 
     def _in_order_within_groups(self, pair: tuple[int, int]) -> bool:
-        """Whether groups are shared, and each one's rows in the first part come before those in the second."""
+        """Whether groups are shared, and each one's rows in the first part come before those in the "
+        "second."""
         first, second = (self.parts[place] for place in pair)
         assert first.groups is not None and second.groups is not None
         assert first.time is not None and second.time is not None
@@ -282,11 +303,15 @@ class _Search:
         title = type(fitted).__name__
         if not names:
             self.unchecked.append(
-                f"preprocessing: the statistics of {title} are those of none of these parts; give the rows as it "
+                f"preprocessing: the statistics of {title} are those of none of these parts; give the rows "
+                "as it "
                 "took them in"
             )
         elif count:
-            evidence = f"{title} was fitted on {', '.join(names)}: {count} of its numbers are not those of {names[0]}"
+            evidence = (
+                f"{title} was fitted on {', '.join(names)}: "
+                f"{count} of its numbers are not those of {names[0]}"
+            )
             other = next(place for place, part in enumerate(self.parts) if part.name == names[-1])
             self.found("preprocessing", (ends[0], other), count, (), (evidence, _STATISTICS, _REFIT))
         self.checked.append(f"preprocessing: what {title} learnt, against fits on these parts")

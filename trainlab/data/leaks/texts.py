@@ -13,8 +13,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from .neighbours import by_chance
 from .parts import Part
@@ -23,7 +26,7 @@ ALIKE = 0.7  # share of the bits of the longer text that both must hold
 CHANCE = 0.01  # pairs of texts that may share as much by chance
 FAMILY = 5  # different texts like one another from which they are a pattern (a form letter), not copies
 RARE = 50  # texts that may hold a word, or two in a row, by which candidates are found
-SHORT = 5  # words below which a text may be a stock phrase, whatever its bits
+SHORT = 5  # words below which a text may be a stock phrase, whatever its bits; twice that with changes
 _WORD = re.compile(r"\w+")
 
 
@@ -95,20 +98,21 @@ class Texts:
         holders = {key: texts for key, texts in holders.items() if len(texts) <= RARE}
         found = []
         for row in rows:
-            keys = {*b[row], *pairwise(b[row])}
-            shared = Counter(other for key in keys for other in holders.get(key, ()))
-            near = [other for other, _ in shared.most_common(FAMILY + 1) if self._alike(b[row], other, limit)]
+            lists = [holders[key] for key in {*b[row], *pairwise(b[row])} if key in holders]
+            shared = Counter(other for texts in lists for other in texts)
+            best = [other for other, count in shared.most_common(FAMILY + 1) if 2 * count >= len(lists)]
+            near = [other for other in best if self._alike(b[row], other, limit)]
             if 0 < len(near) <= FAMILY:
                 found.append((row, places[near[0]]))
         return found
 
     def _alike(self, text: tuple[str, ...], other: tuple[str, ...], limit: float) -> bool:
-        longer = max(text, other, key=len)
-        bits = self.bits(longer, 2)
-        both = Counter(text) & Counter(other)
-        shared = 0.0
-        for word, amount in zip(longer, bits):
-            if both[word] > 0:
-                both[word] -= 1
-                shared += amount
-        return shared > limit and shared >= ALIKE * sum(bits)
+        """Whether two texts share, in order, too many words for chance, and most of the longer one."""
+        longer, shorter = sorted((text, other), key=len, reverse=True)
+        bits = np.array(self.bits(longer, 2))
+        same = np.zeros(len(longer), dtype=bool)
+        for block in SequenceMatcher(None, longer, shorter, autojunk=False).get_matching_blocks():
+            same[block.a : block.a + block.size] = True
+        ways = 2 * math.log2(math.comb(len(longer), int(same.sum())))  # to choose the words that agree
+        enough = same.sum() >= 2 * SHORT and bits[same].sum() >= ALIKE * bits.sum()
+        return bool(enough and bits[same].sum() - ways > limit)
