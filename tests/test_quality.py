@@ -103,6 +103,7 @@ def test_a_copy_does_not_vouch_for_its_own_label() -> None:
     assert tl.quality(dataset(features, labels)).doubtful == (0,)
 
 
+@pytest.mark.slow
 def test_real_data_is_described() -> None:
     animals, default = tl.quality(tl.load("animals")), tl.quality(tl.load("default"))
     assert animals.duplicates == 284
