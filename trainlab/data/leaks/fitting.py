@@ -16,18 +16,21 @@ EXACT = 1e-5  # relative difference up to which two statistics are the same numb
 MEASURED = 20  # different values from which a column's mean and range are worth comparing
 
 Statistics = dict[str, Array]
+_OF_ALL_FITS = ("feature_names_in_", "n_features_in_")  # the same whatever rows were seen
 
 
 def fitted_on(fitted: Any, parts: list[Part]) -> tuple[tuple[str, ...], int]:
     """The names of the parts that a fitted transformer learnt from, and how many numbers betray it.
 
-    Empty names: its statistics are those of none of the parts taken together with train.
+    Empty names: it shows no statistics, or they are those of no choice of parts with train among them.
     Raises TrainlabError if it is not fitted, does not transform, or cannot be fitted on these rows.
     """
     from sklearn.base import clone  # slow to import, and only needed here
 
     fitted = _without_predictor(fitted)
     own = _statistics(fitted)
+    if not own:
+        return (), 0
     filled = [part for part in parts if len(part)]
     train, others = filled[0], filled[1:]
     baseline: Statistics = {}
@@ -83,7 +86,9 @@ def _statistics(fitted: Any, path: str = "") -> Statistics:
             inner = [("", value)] if name == "_tfidf" else [(step[0], step[1]) for step in value]
             for label, step in inner:
                 found |= _statistics(step, f"{path}{name}.{label}.") if hasattr(step, "fit") else {}
-        elif name.endswith("_") and not name.startswith("_") and name != "feature_names_in_":
+        elif name == "_fit_X" or (
+            name.endswith("_") and not name.startswith("_") and name not in _OF_ALL_FITS
+        ):
             values = sorted(value) if isinstance(value, dict) else value
             for place, each in enumerate(
                 values if isinstance(values, list) and name[:1] == "c" else [values]
@@ -106,7 +111,7 @@ def _differences(own: Statistics, other: Statistics) -> int:
             worst = max(worst, int((mine != theirs).sum()))
         else:
             size = np.abs(np.nan_to_num(mine)).max(initial=0.0)
-            apart = ~np.isclose(mine, theirs, rtol=EXACT, atol=EXACT * 1e-2 * size, equal_nan=True)
+            apart = ~np.isclose(mine, theirs, rtol=EXACT, atol=EXACT * 1e-2 * size + 1e-12, equal_nan=True)
             worst = max(worst, int(apart.sum()))
     return worst
 

@@ -64,7 +64,8 @@ def read_parts(splits: Any, groups: Any, time: Any) -> list[Part]:
         for part, values in zip(parts, cut):
             if values is not None and len(values) != len(part):
                 raise TrainlabError(
-                    f"{field} has {len(values)} values for the {len(part)} rows of {part.name}: give each row one"
+                    f"{field} has {len(values)} values for the {len(part)} rows of {part.name}: "
+                    "give each row one"
                 )
         if field == "groups":
             parts = [replace(part, groups=values) for part, values in zip(parts, cut)]

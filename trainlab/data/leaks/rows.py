@@ -165,13 +165,13 @@ class Rows:
 
 def row_keys(flat: Floats) -> Array:
     """One number for each row, (N,): equal rows have equal ones (missing values equal one another)."""
-    bits: Array = np.where(np.isnan(flat), np.nan, flat + 0.0).view(np.uint64)  # -0.0 and 0.0 are one value
-    factors = np.random.default_rng(0).integers(1, 2**63, flat.shape[1], dtype=np.uint64)
-    factors |= np.uint64(1)  # an even factor would lose bits
+    known = np.where(np.isnan(flat), np.nan, flat + 0.0)  # -0.0 and 0.0 are one value
+    bits: Array = np.ascontiguousarray(known, dtype=np.float64).view(np.uint64)
+    factors: Array = np.asarray(np.random.default_rng(0).integers(0, 2**63, flat.shape[1])).astype(np.uint64)
+    factors = 2 * factors + 1  # an even factor would lose bits
     mixed = (bits ^ (bits >> np.uint64(29))) * factors
     mixed ^= mixed >> np.uint64(32)
-    keys: Array = (mixed * factors[::-1]).sum(1, dtype=np.uint64)
-    return keys
+    return np.asarray((mixed * factors[::-1]).sum(1, dtype=np.uint64))
 
 
 # --- spaces ----------------------------------------------------------------------------------------

@@ -307,7 +307,8 @@ class _Search:
                 "as it "
                 "took them in"
             )
-        elif count:
+            return
+        if count:
             evidence = (
                 f"{title} was fitted on {', '.join(names)}: "
                 f"{count} of its numbers are not those of {names[0]}"
