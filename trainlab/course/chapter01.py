@@ -152,7 +152,9 @@ def _judge_hold_back(hold_back: Callable[..., Any]) -> Verdict:
         if len(both):
             return wrong(f"patient {both[0]} is on both sides of your cut", hint=1)
         if abs(got.mean() - share) > 0.08:
-            return wrong("the share of the rows held back", observed=float(got.mean()), expected=share, hint=3)
+            return wrong(
+                "the share of the rows held back", observed=float(got.mean()), expected=share, hint=3
+            )
     if np.array_equal(got, np.asarray(hold_back(mixed.copy(), 0.2, 1)).ravel()):
         return wrong("two seeds hold back the same patients: nothing was drawn at random", hint=3)
     if not np.array_equal(got, np.asarray(hold_back(mixed.copy(), 0.2, 0)).ravel()):
