@@ -376,6 +376,20 @@ def test_the_envelope_opens_after_training_and_is_spent_the_second_time() -> Non
     assert "sealed (SPENT: opened 2 times)" in panel.text()
 
 
+def test_another_seed_is_another_cut_and_seals_the_envelope() -> None:
+    panel = tl.panels.SplitAndSeal()
+    first = panel.run(seed=0)
+    panel.draws.place = 3
+    panel.wait(20)
+    assert "nothing trained yet" in panel.text()
+    started(panel)
+    moved = panel._cut
+    assert round(panel.points[-1][1], 2) == tl.panels.SplitAndSeal().run(seed=3)["reported"]
+    panel.run(seed=0)
+    assert (panel.draws.value, panel.points[-1][1]) == (0, pytest.approx(first["reported"], abs=0.01))
+    assert not np.array_equal(moved.valid, panel._cut.valid)
+
+
 def test_other_data_bring_their_columns_their_strip_and_a_sealed_envelope() -> None:
     panel = tl.panels.SplitAndSeal()
     panel._repr_mimebundle_()

@@ -17,6 +17,7 @@ from ...errors import TrainlabError, unknown_name
 from ..charts import Axis, BarChart, Chart, Curve, CurveChart
 from ..drainer import Job, Task
 from ..panel import Panel, button, choice, row, show_settings
+from ..sliders import Slider
 
 Array = NDArray[Any]
 _TREES, _STEP = 40, 4
@@ -264,6 +265,8 @@ class SplitAndSeal(Panel):
         self.way = choice("split:", [*_SPLITS], "random", self._moved)
         self.columns = choice("columns:", [*CASES[first]().columns], "all", self._moved)
         self.copies = choice("copies of the rare class:", [*COPIES], "none", self._moved)
+        self.draws = Slider("seed", range(10), 0, help="another cut, and another forest", eager=False)
+        self.draws.on_move(self._another_seed)
         self.start_button = button("Start", "play", "Grow a forest, or pause", self._toggle, "primary")
         self.open_button = button("Open the envelope", "envelope", "Score the envelope; counted", self._open)
         self.open_button.layout.width = "13em"
@@ -329,6 +332,7 @@ class SplitAndSeal(Panel):
         self.seed = seed
         self._offer(data)
         show_settings((self.data, data), (self.way, split), (self.columns, columns), (self.copies, copies))
+        show_settings((self.draws, seed))
         self._clear()
         self.task.drain()
         self.draw()
@@ -354,6 +358,10 @@ class SplitAndSeal(Panel):
         self.columns.muted = False
 
     def _moved(self, _: Any) -> None:
+        self.do(self._again)
+
+    def _another_seed(self, seed: float) -> None:
+        self.seed = int(seed)
         self.do(self._again)
 
     def _other_data(self) -> None:
@@ -462,7 +470,7 @@ class SplitAndSeal(Panel):
     def layout(self) -> list[Any]:
         return [
             row(self.data, self.way, self.columns, self.copies),
-            row(self.start_button, self.open_button),
+            row(self.start_button, self.open_button, self.draws),
             self.bars,
             self.growth,
             *self.strips.values(),
