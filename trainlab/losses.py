@@ -71,9 +71,10 @@ def _detached(value: Sum) -> Sum:
 def classification(
     *, weight: Tensor | None = None, label_smoothing: float = 0.0, ignore_index: int | None = None
 ) -> LossFunction:
-    """Cross-entropy (nats) of `model(inputs)` against integer classes, for batches (inputs, targets).
+    """Cross-entropy (nats) of `model(inputs)` against classes, for batches (inputs, targets).
 
-    Logits are (N, C) or (N, T, C); targets (N,) or (N, T), int64, 0 to C - 1.
+    Logits are (N, C) or (N, T, C); targets (N,) or (N, T), int64, 0 to C - 1; or soft targets of the
+    logits' shape, floating, each row a distribution (mixup's); right is then to name its largest class.
     weight: (C,), one factor a class; the items then count by their factors.
     ignore_index: the label of targets that do not count (padding), if there are any.
     In eval mode it also measures `accuracy` (a training step would pay for it at every step).
@@ -89,6 +90,8 @@ def classification(
     def loss_fn(model: nn.Module, batch: Any) -> Loss | Tensor:
         inputs, targets = _pair(batch)
         logits = model(inputs)
+        if targets.is_floating_point() and targets.shape == logits.shape:
+            return _soft(model, logits, targets, weight, label_smoothing)
         _check_classes(logits, targets, weight)
         # where each row counts once, the mean over the rows says it all, with one operation less
         bare = plain and model.training and targets.dim() == 1
@@ -117,6 +120,27 @@ def classification(
         return Loss(value, count, {"accuracy": ((logits.argmax(-1) == targets).sum(), rows)})
 
     return loss_fn
+
+
+def _soft(
+    model: nn.Module, logits: Tensor, targets: Tensor, weight: Tensor | None, label_smoothing: float
+) -> Loss | Tensor:
+    """Cross-entropy against distributions: one that is certain of a class counts as that class does."""
+    low, sums = float(targets.min()), targets.sum(-1)
+    if not low >= 0 or not float((sums - 1).abs().max()) < 1e-3:
+        raise TrainlabError(
+            f"soft targets as low as {low:.3g}, in rows that sum to {sums.min():.3g} to {sums.max():.3g}: "
+            "each row must be a distribution (from 0 on, sum 1); use losses.regression() for values"
+        )
+    _check_weight(logits, weight)
+    logits, targets = logits.flatten(0, -2), targets.flatten(0, -2).to(logits.dtype)  # (N,T,C) -> (N*T,C)
+    factors = None if weight is None else weight.to(logits)
+    value = F.cross_entropy(logits, targets, factors, reduction="sum", label_smoothing=label_smoothing)
+    count = len(targets) if factors is None else (targets @ factors).sum()
+    if model.training:
+        return Loss(value, count)
+    hits = (logits.argmax(-1) == targets.argmax(-1)).sum()
+    return Loss(value, count, {"accuracy": (hits, len(targets))})
 
 
 def regression(*, kind: str = "mse") -> LossFunction:
@@ -166,6 +190,10 @@ def _check_classes(logits: Tensor, targets: Tensor, weight: Tensor | None) -> No
             f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}: "
             "the model must give one row of class scores for each target"
         )
+    _check_weight(logits, weight)
+
+
+def _check_weight(logits: Tensor, weight: Tensor | None) -> None:
     if weight is not None and weight.shape != logits.shape[-1:]:
         raise TrainlabError(
             f"weight has shape {tuple(weight.shape)} for {logits.shape[-1]} classes: give one factor for each"

@@ -179,6 +179,21 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.make_loader(s.data, 64, drop_last=True, **seed0),
         "20 rows make no full batch of 64",
     ),
+    (
+        "transforms that are not composed",
+        lambda s: tl.make_loader(s.data, 8, augment=[torch.flip], **seed0),
+        r"augment is a list, which cannot be called: give one function",
+    ),
+    (
+        "mixing without shuffling",
+        lambda s: tl.make_loader(s.data, 8, seed=0, shuffle=False, mix=lambda x, y: (x, y)),
+        "mix blends neighbours of a batch, and shuffle=False leaves them",
+    ),
+    (
+        "augmenting rows that are mappings",
+        lambda s: list(tl.make_loader([{"x": 1}] * 9, 8, augment=len, **seed0)),
+        "a row is a mapping with the keys x, and augment takes the first part",
+    ),
     ("an empty data set", lambda s: tl.make_loader([], 8, **seed0), "there is nothing to load"),
     ("a stream", lambda s: tl.make_loader((n for n in range(9)), 8, **seed0), "a generator has no length"),
     (
@@ -197,6 +212,26 @@ CASES: list[tuple[str, Call, str]] = [
         "a batch of type tuple holds no tensor",
     ),
     # losses
+    (
+        "soft targets that are no distributions",
+        lambda s: classify(s, torch.full((8, 3), 0.5)),
+        r"soft targets as low as 0\.5, in rows that sum to 1\.5 to 1\.5: each row must be a distribution",
+    ),
+    (
+        "soft targets below 0",
+        lambda s: classify(s, torch.tensor([[-1.0, 1.0, 1.0]] * 8)),
+        "soft targets as low as -1,",
+    ),
+    (
+        "soft targets that are not numbers",
+        lambda s: classify(s, torch.full((8, 3), math.nan)),
+        "soft targets as low as nan",
+    ),
+    (
+        "weights for fewer classes than soft targets have",
+        lambda s: classify(s, torch.full((8, 3), 1 / 3), weight=torch.ones(2)),
+        r"weight has shape \(2,\) for 3 classes",
+    ),
     (
         "label smoothing of 1",
         lambda s: tl.losses.classification(label_smoothing=1.0),
