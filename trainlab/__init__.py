@@ -21,6 +21,7 @@ _HOMES = {
     "Splits": "data.splits",
     "split": "data.splits",
     "make_loader": "data.loaders",
+    "augmentation": "data.augmentation",
     "models": "models",
     "count_parameters": "models",
     "losses": "losses",

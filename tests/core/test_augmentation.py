@@ -16,6 +16,7 @@ from torch.utils.data import Subset, TensorDataset
 from torchvision.transforms import v2
 
 import trainlab as tl
+from trainlab.data import augmentation
 from trainlab.randomness import derive_seed, get_rng_state, preserve_rng, seed_host
 
 IMAGES = torch.rand(22, 1, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -274,3 +275,152 @@ def test_a_mixed_target_is_the_mixed_loss() -> None:
     found = tl.losses.classification()(model_of(logits, training=True), (logits, targets))
     expected = 0.3 * F.cross_entropy(logits, one) + 0.7 * F.cross_entropy(logits, other)
     torch.testing.assert_close(found.total / found.count, expected)
+
+
+# --- texts ------------------------------------------------------------------------------------------------
+
+SENTENCES = [f"the {a} {n} was {v}" for a in ("red", "blue", "green") for n in ("cat", "dog") for v in
+             ("here", "there", "gone")] * 4  # fmt: skip
+TEXT = "The Red cat, it's here: 9 times!"
+
+
+def seeded(change: Any, text: str = TEXT, tries: int = 50) -> list[str]:
+    with preserve_rng():
+        made = []
+        for k in range(tries):
+            seed_host(7, k)
+            made.append(change(text))
+    return made
+
+
+def test_words_are_found_without_numbers_and_punctuation() -> None:
+    assert augmentation.words_of(TEXT) == ["the", "red", "cat", "it's", "here", "times"]
+    assert augmentation.words_of("Élan: naïve -- 'quoted'") == ["élan", "naïve", "quoted"]
+
+
+def test_deletion_keeps_the_order_about_the_share_and_one_word_at_least() -> None:
+    text = " ".join(f"w{k}" for k in range(200))
+    for made in seeded(augmentation.RandomDeletion(0.25), text, 10):
+        kept = [int(word[1:]) for word in made.split()]
+        assert kept == sorted(kept)
+        assert 115 < len(kept) < 185
+    assert all(made in TEXT.split() for made in seeded(augmentation.RandomDeletion(1.0)))
+    assert set(seeded(augmentation.RandomDeletion(0.0))) == {TEXT}
+
+
+def test_swap_keeps_the_bag_of_words() -> None:
+    made = seeded(augmentation.RandomSwap(0.3))
+    assert all(sorted(each.split()) == sorted(TEXT.split()) for each in made)
+    assert len(set(made)) > 20
+    one = seeded(augmentation.RandomSwap(0.0), "a b")
+    assert set(one) == {"b a"}
+
+
+def test_synonyms_come_from_the_lexicon_and_keep_capitals_and_signs() -> None:
+    change = augmentation.Synonyms({"red": ("blue", "green"), "it's": ("was",)}, 1.0)
+    assert set(seeded(change)) == {f"The {c} cat, was here: 9 times!" for c in ("Blue", "Green")}
+    some = seeded(augmentation.Synonyms({"a": ("b",)}, 0.3), " ".join(["a"] * 200), 5)
+    assert all(35 < made.count("b") < 85 for made in some)
+
+
+def test_insertion_adds_entries_and_keeps_the_rest_in_order() -> None:
+    for made in seeded(augmentation.RandomInsertion({"cat": ("dog", "cow")}, 0.3)):
+        words = made.split()
+        added = [word for word in words if word in ("dog", "cow")]
+        assert len(added) == 2  # 0.3 of 7 words
+        assert [word for word in words if word not in added] == TEXT.split()
+    assert set(seeded(augmentation.RandomInsertion({}, 0.3))) == {TEXT}
+
+
+@pytest.mark.parametrize("text", ["", "   ", "one"])
+def test_texts_with_hardly_a_word_are_borne(text: str) -> None:
+    lexicon = {"one": ("two",)}
+    for change in (
+        augmentation.RandomDeletion(0.9),
+        augmentation.RandomSwap(),
+        augmentation.Synonyms(lexicon, 0.5),
+        augmentation.RandomInsertion(lexicon),
+        augmentation.BackTranslation(str.strip, str.strip),
+    ):
+        assert all(isinstance(made, str) for made in seeded(change, text, 5))
+
+
+@pytest.fixture(scope="module")
+def vectors() -> augmentation.WordVectors:
+    return augmentation.word_vectors(SENTENCES, dimensions=6, window=2, at_least=3)
+
+
+def test_words_in_the_same_places_are_neighbours(vectors: augmentation.WordVectors) -> None:
+    assert set(vectors.words[:2]) == {"the", "was"}
+    assert vectors.counts.tolist() == sorted(vectors.counts.tolist(), reverse=True)
+    np.testing.assert_allclose(np.linalg.norm(vectors.vectors, axis=1), 1, rtol=1e-4)
+    lexicon = augmentation.neighbour_lexicon(vectors, entries=2)
+    assert set(lexicon["red"]) == {"blue", "green"}
+    assert set(lexicon["here"]) == {"there", "gone"}
+    assert lexicon["cat"][0] == "dog"
+
+
+def test_neighbourhoods_count_both_directions_within_the_window() -> None:
+    words = {"a": 0, "b": 1, "c": 2}
+    found = augmentation._neighbourhoods([["a", "b", "x", "c"], ["b", "b"]], words, 2)
+    assert found.tolist() == [[0, 1, 0], [1, 2, 1], [0, 1, 0]]
+
+
+def test_there_and_back_stays_within_the_words_of_one_code(vectors: augmentation.WordVectors) -> None:
+    there, back = augmentation.pivot_translators(vectors, size=5)
+    assert {there.codes[word] for word in ("red", "blue", "green")} == {there.codes["red"]}
+    coded = there("The red unicorn was gone!")
+    assert "unicorn" in coded and "!" in coded and "red" not in coded
+    made = set(seeded(augmentation.BackTranslation(there, back), "a red cat"))
+    assert made <= {f"a {c} {n}" for c in vectors.words for n in vectors.words}
+    colours = {text.split()[1] for text in made}
+    assert {"red", "blue", "green"} <= colours
+    assert there.codes["blue"] == there.codes["red"]
+    whole = augmentation.pivot_translators(vectors, size=len(vectors.words))
+    assert set(seeded(augmentation.BackTranslation(*whole), "the red cat")) == {"the red cat"}
+
+
+def test_any_pair_of_functions_is_a_pair_of_translators() -> None:
+    assert augmentation.BackTranslation(str.upper, str.lower)(TEXT) == TEXT.lower()
+
+
+def test_a_model_of_the_learners_own_translates(tmp_path: Any) -> None:
+    """A tiny T5 with random weights and a word-level tokenizer: what comes back is its words, as drawn."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    table = {word: k for k, word in enumerate(["<pad>", "</s>", "<unk>", "red", "cat", "dog"])}
+    inner = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=6, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2,
+                      decoder_start_token_id=0, eos_token_id=1, pad_token_id=0)  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    translate = augmentation.model_translator(tmp_path, longest=6)
+    made = seeded(translate, "red cat", 6)
+    assert len(set(made)) > 1 and {word for text in made for word in text.split()} <= set(table)
+    assert seeded(translate, "red cat", 6) == made
+    greedy = augmentation.model_translator(tmp_path, sample=False, longest=6)
+    assert len(set(seeded(greedy, "red cat", 3))) == 1
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda v, p: augmentation.RandomDeletion(1.5), r"share=1\.5 is outside \[0, 1\]: 0\.1 changes"),
+        (lambda v, p: augmentation.RandomSwap(-0.1), r"share=-0\.1 is outside"),
+        (lambda v, p: augmentation.Synonyms({}, 2), "share=2 is outside"),
+        (lambda v, p: augmentation.RandomInsertion({}, float("nan")), "share=nan is outside"),
+        (lambda v, p: augmentation.word_vectors(["a b"]), "0 words occur 10 times or more, too few for 50"),
+        (lambda v, p: augmentation.pivot_translators(v, size=0), "size=0: a language of 1 to 10 words"),
+        (lambda v, p: augmentation.pivot_translators(v, size=99), "size=99: a language of"),
+        (lambda v, p: augmentation.model_translator(p), "holds no sequence-to-sequence model with its"),
+    ],
+)
+def test_wrong_calls_are_refused(call: Any, message: str, vectors: Any, tmp_path: Any) -> None:
+    with pytest.raises(tl.TrainlabError, match=message):
+        call(vectors, tmp_path)
