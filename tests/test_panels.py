@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import trainlab as tl
-from trainlab.widgets.panels import material
+from trainlab.widgets.panels import augmentation_desk, material
 from trainlab.widgets.sliders import Slider, rates
 
 PANELS: dict[str, Callable[[], Any]] = {
@@ -18,6 +18,7 @@ PANELS: dict[str, Callable[[], Any]] = {
     "curves": lambda: tl.panels.LoopAndCurves(),
     "race": lambda: tl.panels.OptimizerRace(),
     "schedules": lambda: tl.panels.ScheduleBoard(),
+    "desk": lambda: tl.panels.AugmentationDesk(),
 }
 
 
@@ -56,6 +57,7 @@ def test_a_first_run_is_what_fit_gives() -> None:
         lambda: tl.panels.LoopAndCurves().run(rows=100, epochs=2),
         lambda: tl.panels.OptimizerRace().run(steps=20),
         lambda: tl.panels.OptimizerRace().run(on="digits", optimizers=["Adam"], steps=5),
+        lambda: tl.panels.AugmentationDesk().run(turn=15, brightness=0.3, blend="cutmix", steps=20),
         lambda: tl.panels.RateLab().run(view="range", steps=30),
         lambda: tl.panels.RateLab().run(view="schedule", epochs=1),
         lambda: tl.panels.RateLab().run(view="sweep", epochs=1),
@@ -128,6 +130,10 @@ def test_the_sweep_view_finds_too_low_and_too_high() -> None:
         (lambda: tl.panels.LoopAndCurves().run(rows=10**6), "there are 3500 training rows"),
         (lambda: tl.panels.OptimizerRace().run(on="hill"), "unknown ground 'hill'"),
         (lambda: tl.panels.OptimizerRace().run(optimizers=["Adm"]), "unknown optimizer 'Adm'"),
+        (lambda: tl.panels.AugmentationDesk().run(flip="upwards"), "unknown flip 'upwards'"),
+        (lambda: tl.panels.AugmentationDesk().run(blend="mix"), "unknown blend 'mix'"),
+        (lambda: tl.panels.AugmentationDesk().run(arriving="wet"), "unknown way to arrive 'wet'"),
+        (lambda: tl.panels.AugmentationDesk().run(per_class=0), "per_class=0: take 1 to 200 digits"),
         (lambda: tl.panels.RateLab().run(view="rates"), "unknown view 'rates'"),
         (lambda: tl.panels.RateLab().run(view="range", optimizer="Lion"), "unknown optimizer 'Lion'"),
         (lambda: tl.panels.RateLab().run(view="sweep", optimizer="Lion"), "unknown optimizer 'Lion'"),
@@ -139,6 +145,65 @@ def test_the_sweep_view_finds_too_low_and_too_high() -> None:
 def test_wrong_settings_are_named(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(tl.TrainlabError, match=message):
         call()
+
+
+def test_the_desk_trains_on_what_its_settings_say() -> None:
+    """Against the same run by hand: the rows, the transform, the blend, the schedule."""
+    from torchvision.transforms import v2
+
+    values = tl.panels.AugmentationDesk().run(
+        per_class=5, turn=30, flip="left-right", blend="mixup", steps=40
+    )
+    train, valid = material.digits()
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    labels = train.targets[order]
+    rows = train.subset(torch.cat([order[labels == digit][:5] for digit in range(10)]))
+    bilinear = v2.InterpolationMode.BILINEAR
+    affine = v2.RandomAffine(30, translate=(0, 0), scale=(1, 1), interpolation=bilinear)
+    tl.seed_everything(0)
+    model = augmentation_desk.small_cnn()
+    optimizer = torch.optim.Adam(model.parameters(), 0.005)
+    state = tl.TrainState(model, optimizer, tl.schedules.warmup_cosine(optimizer, steps=40))
+    loader = tl.make_loader(
+        rows,
+        20,
+        seed=0,
+        shuffle=True,
+        augment=v2.Compose([affine, v2.RandomHorizontalFlip()]),
+        mix=v2.MixUp(num_classes=10),
+    )
+    tl.fit(state, loader, tl.losses.classification(), tl.TrainConfig(steps=40))
+    found = tl.evaluate(model, tl.make_loader(valid, 500, seed=0, shuffle=False), tl.losses.classification())
+    assert values["valid_accuracy"] == float(f"{found['accuracy']:.2g}")
+    with torch.no_grad():
+        right = model(valid.features).argmax(1) == valid.targets
+    assert values["digit_3"] == float(f"{right[valid.targets == 3].float().mean():.2g}")
+
+
+@pytest.mark.parametrize("setting", [{"turn": 90}, {"move": 0.3}, {"zoom": 0.4}, {"brightness": 0.9},
+                                     {"flip": "left-right"}, {"flip": "upside-down"}, {"blend": "mixup"},
+                                     {"blend": "cutmix"}, {"per_class": 20}])  # fmt: skip
+def test_every_setting_changes_what_the_network_is_shown(setting: dict[str, Any]) -> None:
+    shown = [augmentation_desk.loader_of(augmentation_desk.Settings(**each), 0) for each in ({}, setting)]
+    batches = [next(loader.batches(0)) for loader in shown]
+    assert not torch.equal(batches[0][0], batches[1][0])
+    again = next(augmentation_desk.loader_of(augmentation_desk.Settings(**setting), 0).batches(0))
+    assert torch.equal(again[0], batches[1][0])
+
+
+def test_digits_that_arrive_otherwise() -> None:
+    plain, tilted, dim = (augmentation_desk.arriving(name) for name in augmentation_desk.ARRIVALS)
+    torch.testing.assert_close(dim.features, 0.3 * plain.features)
+    assert torch.equal(tilted.targets, plain.targets)
+    assert (tilted.features - plain.features).abs().mean() > 0.02
+    ink = [each.features.sum((1, 2, 3)) for each in (plain, tilted)]
+    assert (ink[1] / ink[0]).mean() > 0.9  # turned, not cut off
+
+
+def test_a_caption_names_a_class_or_the_two_of_a_blend() -> None:
+    assert augmentation_desk.caption(torch.tensor(6)) == "6"
+    assert augmentation_desk.caption(torch.tensor([0.0, 0.3, 0.7])) == "2 70 %, 1 30 %"
+    assert augmentation_desk.caption(torch.tensor([0.0, 1.0, 0.0])) == "1"
 
 
 # --- the buttons -----------------------------------------------------------------------------------

@@ -54,9 +54,18 @@ kept(live(not_a_number))""",
     if event.step == 5:
         open("labels.csv")
 kept(live(observers=[reads]))""",
+    """desk = kept(tl.panels.AugmentationDesk())
+desk.steps = 3000
+desk""",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE = range(1, 8)
-RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, DESK = range(1, 9)
+RUNS = {
+    "FirstRun": FIRST,
+    "LoopAndCurves": CURVES,
+    "OptimizerRace": RACE,
+    "LiveRun": LIVE,
+    "AugmentationDesk": DESK,
+}
 
 
 def _missing() -> str | None:
@@ -430,6 +439,40 @@ def test_every_control_of_a_live_run(notebook: NotebookPage) -> None:
     _assert_all(panel, moved | _charts_answer(panel, "Loss") | _charts_answer(panel, "Metrics"))
 
 
+def test_every_control_of_the_augmentation_desk(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, DESK)
+    batch = "A batch as the network is shown it"
+    moved = {
+        "Start",
+        "Step",
+        "Stop",
+        "Reset",
+        "Fork",
+        "Go back to step",
+        batch,
+    }  # a picture the keys read out
+    panel.one_step()
+    for name in ("labels a class", "turn", "move", "zoom", "brightness"):
+        picture = panel.picture()
+        panel.move(name)
+        panel.changes(picture)
+        panel.says("step 0")
+        moved.add(name)
+    for name, option in (("flip:", "left-right"), ("blend:", "mixup"), ("digits to read:", "dim")):
+        _train(panel, 21)
+        picture = panel.picture()
+        moved.add(_choose(panel, name, option))
+        panel.changes(picture)
+        panel.says("step 0")
+    rate = panel.move("learning rate")
+    _train(panel, 41)
+    panel.draws(f"rate {rate}")
+    moved |= (
+        {"learning rate"} | _charts_answer(panel, "Read correctly") | _charts_answer(panel, "Digit by digit")
+    )
+    _assert_all(panel, moved)
+
+
 _CHOSEN = "box => box.selectedOptions[0].text.replaceAll('\\xa0', ' ')"
 
 
@@ -487,15 +530,15 @@ WIDTHS = (1280, 1920)
 
 
 def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: NotebookPage) -> None:
-    """All five with runs in them, forks and marks included; a theme switch draws every chart anew."""
-    panels = _five(notebook)
+    """All six with runs in them, forks and marks included; a theme switch draws every chart anew."""
+    panels = _six(notebook)
     pictures: dict[str, list[str]] = {}
     ARTEFACTS.mkdir(exist_ok=True)
     flaws = []
     for theme in ("light", "dark"):
         notebook.set_theme(theme)
         for width in WIDTHS:
-            notebook.page.set_viewport_size({"width": width, "height": 3800})  # all five in sight
+            notebook.page.set_viewport_size({"width": width, "height": 5400})  # all six in sight
             notebook.scroll(0)
             for name, panel in panels.items():
                 pictures.setdefault(f"{name} {width}", []).append(panel.picture())
@@ -507,7 +550,7 @@ def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: No
     assert all(light != dark for light, dark in pictures.values()), "a theme switch is not drawn"
 
 
-def _five(notebook: NotebookPage) -> dict[str, PanelPage]:
+def _six(notebook: NotebookPage) -> dict[str, PanelPage]:
     """Every panel, paused in the middle of a run, with a mark; those that fork are forked."""
     from browser.panel_page import PanelPage
 

@@ -15,7 +15,7 @@ from ..data.catalogue import load
 from ..data.dataset import Dataset
 from ..data.loaders import make_loader
 from ..randomness import get_rng_state, seed_everything, set_rng_state
-from .exercises import Verdict, right, wrong
+from .exercises import Exercise, Verdict, right, wrong
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -227,3 +227,111 @@ def animal_score(policy: Any, seed: int) -> float:
         optimizer.step()
     with torch.no_grad():
         return float((model(unseen.features).argmax(1) == unseen.targets).float().mean())
+
+
+def _judge_policy(policy: Callable[..., Any]) -> Verdict:
+    change = policy()
+    if not callable(change):
+        return wrong("policy() must return a transform, which is called with an image", hint=1)
+    image = torch.linspace(0, 1, 784).view(1, 28, 28)
+    made = [torch.as_tensor(change(image.clone())) for _ in range(12)]
+    if any(each.shape != image.shape for each in made):
+        shapes = {tuple(each.shape) for each in made}
+        return wrong("the network takes (1, 28, 28)", observed=shapes.pop(), expected=(1, 28, 28), hint=3)
+    if all(torch.equal(each, made[0]) for each in made):
+        return wrong("twelve calls gave one image: the network is shown nothing new", hint=1)
+    scores = [animal_score(change, seed) for seed in range(3)]
+    mean = sum(scores) / 3
+    if mean >= _BAR:
+        return right(f"accuracy {mean:.2f} over three seeds; ten labels alone reach {_ALONE:.2f}.")
+    if mean < _ALONE:
+        return wrong("worse than no augmentation at all: some claim is false", observed=mean, hint=2)
+    return wrong(f"over three seeds the mean accuracy is not {_BAR}", observed=mean, hint=3)
+
+
+_ALONE, _BAR = 0.58, 0.62  # measured over five seeds: see the test of the bar
+
+EXERCISES = (
+    Exercise(
+        "08.1",
+        "The target of a blend",
+        difficulty=1,
+        minutes=3,
+        judge=_judge_soft_target,
+        expects="a function",
+        hints=(
+            "One number for each class: `share` belongs to the first class, what is left to the second.",
+            "Zeros for all classes, then share at `one` and 1 - share at `other`: a probability for each.",
+            "Two images of one class: what is assigned second wipes out the first. Add instead: +=.",
+        ),
+        solution="""
+def soft_target(one, other, share, classes):
+    target = torch.zeros(classes)
+    target[one] += share
+    target[other] += 1 - share
+    return target
+""",
+    ),
+    Exercise(
+        "08.2",
+        "Two pipelines for one scan",
+        difficulty=2,
+        minutes=8,
+        judge=_judge_scan_transforms,
+        expects="a function",
+        hints=(
+            "One of the two has something random, the other has not: call each twice on one image.",
+            "Both end in the same two steps: to float between 0 and 1 (scale=True), then "
+            "Normalize([mean], [std]).",
+            "What a turn brings in at the corners is 0. That is black as long as the image is a scan; after "
+            "Normalize 0 is the mean grey. Turn first.",
+        ),
+        solution="""
+def scan_transforms(mean, std):
+    finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([mean], [std])]
+    return v2.Compose([v2.RandomRotation(15), *finish]), v2.Compose(finish)
+""",
+    ),
+    Exercise(
+        "08.3",
+        "Noise by keys",
+        difficulty=2,
+        minutes=10,
+        judge=_judge_keyed,
+        expects="a function",
+        hints=(
+            "A generator that lives on remembers what was drawn before. Make a fresh one in each call, "
+            "seeded by the keys.",
+            "torch.manual_seed seeds the generator that everybody draws from. Use one of your own, "
+            "torch.Generator().manual_seed(...), and pass it on: torch.randn(..., generator=generator).",
+            "Three keys must make one seed without collisions: 1 + 2 + 3 is 3 + 2 + 1. "
+            "derive_seed(seed, epoch, index) does it. And return image + noise: += works in place.",
+        ),
+        solution="""
+def keyed(image, seed, epoch, index):
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch, index))
+    return image + 0.1 * torch.randn(image.shape, generator=generator)
+""",
+    ),
+    Exercise(
+        "08.4",
+        "A policy for silhouettes",
+        difficulty=3,
+        minutes=15,
+        judge=_judge_policy,
+        expects="a function",
+        hints=(
+            "Return something that is called with an image and draws anew each time, such as "
+            "v2.RandomHorizontalFlip().",
+            "Cover the label and ask: is it still the same animal, and does it look like one that will "
+            "arrive? None of these stands on its head.",
+            "A cat that looks to the left is a cat. Add small moves and sizes: "
+            "v2.Compose([flip, v2.RandomAffine(...)]); the result keeps its 28 by 28 pixels.",
+        ),
+        solution="""
+def policy():
+    moves = v2.RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1))
+    return v2.Compose([v2.RandomHorizontalFlip(), moves])
+""",
+    ),
+)

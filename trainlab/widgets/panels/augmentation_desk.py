@@ -100,6 +100,7 @@ class AugmentationDesk(RunPanel):
     def __init__(self) -> None:
         super().__init__()
         self.seed, self.steps = 0, 300
+        self._shown: tuple[Settings, int, int] | None = None
         self._controls()
         self._charts()
         self.draw()
@@ -137,18 +138,26 @@ class AugmentationDesk(RunPanel):
             columns=10,
             alt="twenty training images after augmentation, with their labels",
         )
+        self.losses = CurveChart(
+            "step",
+            Axis("loss (nats)", low=0.0),
+            title="Loss",
+            alt="training loss of each step, on augmented digits, and loss on unseen digits",
+            height=220,
+        )
         self.shares = CurveChart(
             "step",
             Axis("share read correctly", low=0.0, high=1.0),
             title="Read correctly",
             alt="share of 500 unseen digits",
+            height=220,
             tools=False,
         )
         self.each = BarChart(
             Axis("share read correctly", low=0.0, high=1.0),
             title="Digit by digit",
             alt="share of the unseen digits of each class that are read correctly",
-            height=240,
+            height=200,
         )
 
     def settings(self) -> Settings:
@@ -211,34 +220,51 @@ class AugmentationDesk(RunPanel):
 
     def curves(self, run: LiveRun, place: int) -> list[Curve]:
         letter = f" {'AB'[place]}" if len(self.runs) > 1 else ""
-        return [curve(run, "valid_accuracy", f"unseen digits{letter}", place)]
+        return [
+            curve(run, "loss", f"training{letter}", 2 * place, "line" if place else "faint"),
+            curve(run, "valid_loss", f"unseen digits{letter}", 2 * place + 1),
+        ]
 
     def draw(self) -> None:
         old = [each for curves in self.earlier for each in curves]
         now = [each for place, run in enumerate(self.runs) for each in self.curves(run, place)]
-        self.shares.show([*old, *now], self.marks())
-        self._show_batch()
-        found = [self.runs[0].series.get(f"digit_{digit}") for digit in range(10)] if self.runs else []
-        shares = [series.y[-1] if series else 0.0 for series in found] or [0.0] * 10
-        self.each.show(
-            [str(digit) for digit in range(10)], shares, texts=[f"{share:.2f}" for share in shares]
+        self.losses.show([*old, *now], self.marks())
+        letters = "AB" if len(self.runs) > 1 else [""]
+        self.shares.show(
+            [
+                curve(run, "valid_accuracy", f"unseen digits {letter}".strip(), 2 * place + 1)
+                for place, (run, letter) in enumerate(zip(self.runs, letters))
+            ],
+            self.marks(),
         )
+        self._show_batch()
+        self._show_digits()
 
     def _show_batch(self) -> None:
         """The first batch of the epoch that the run is in."""
-        epoch = self.runs[0].state.epoch if self.runs else 0
-        images, labels = next(iter(loader_of(self.settings(), self.seed).batches(epoch)))
-        self.images.show(images[:, 0].numpy(), [caption(label) for label in labels])
+        wanted = (self.settings(), self.runs[0].state.epoch if self.runs else 0, self.seed)
+        if wanted != self._shown:
+            self._shown = wanted
+            images, labels = next(iter(loader_of(wanted[0], self.seed).batches(wanted[1])))
+            self.images.show(images[:, 0].numpy(), [caption(label) for label in labels])
+
+    def _show_digits(self) -> None:
+        found = [self.runs[0].series.get(f"digit_{digit}") for digit in range(10)] if self.runs else []
+        if all(found) and found:
+            shares = [float(series.y[-1]) for series in found if series]
+            texts = [f"{share:.2f}" for share in shares]
+            self.each.show([str(digit) for digit in range(10)], shares, texts=texts)
 
     def charts(self) -> list[Chart]:
-        return [self.images, self.shares, self.each]
+        return [self.images, self.losses, self.shares, self.each]
 
     def layout(self) -> list[Any]:
         return [
             row(*self.sliders.values(), *self.choices.values(), self.rate),
             *self.buttons(),
             self.images,
-            beside(self.shares, self.each),
+            beside(self.losses, self.shares),
+            self.each,
         ]
 
 
