@@ -62,9 +62,8 @@ def show_rows(rows: Mapping[str, Tensor], *, low: float = 0.0, high: float = 1.0
     rows: name -> (K, 1, H, W), the same K in each.
     """
     count = max(len(images) for images in rows.values())
-    figure, grid = _pyplot().subplots(
-        len(rows), count, figsize=(0.72 * count + 1.4, 0.78 * len(rows)), squeeze=False
-    )
+    size = (0.72 * count + 1.4, 0.78 * len(rows))
+    figure, grid = _pyplot().subplots(len(rows), count, figsize=size, squeeze=False, layout="none")
     for axes, (name, images) in zip(grid, rows.items()):
         for ax in axes:
             ax.set_axis_off()
@@ -244,12 +243,15 @@ def _judge_policy(policy: Callable[..., Any]) -> Verdict:
     mean = sum(scores) / 3
     if mean >= _BAR:
         return right(f"accuracy {mean:.2f} over three seeds; ten labels alone reach {_ALONE:.2f}.")
-    if mean < _ALONE:
+    if mean < _ALONE - 0.03:
         return wrong("worse than no augmentation at all: some claim is false", observed=mean, hint=2)
     return wrong(f"over three seeds the mean accuracy is not {_BAR}", observed=mean, hint=3)
 
 
-_ALONE, _BAR = 0.58, 0.62  # measured over five seeds: see the test of the bar
+_ALONE, _BAR = (
+    0.54,
+    0.60,
+)  # measured; over five seeds ten labels alone reach 0.51 to 0.56, a flip 0.60 to 0.66
 
 EXERCISES = (
     Exercise(
