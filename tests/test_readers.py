@@ -245,6 +245,15 @@ def test_what_the_card_of_pbcseq_says() -> None:
     assert frame.isna().sum(axis=1).groupby(died).mean().round(1).tolist() == [0.4, 0.9]
 
 
+def test_patients_with_few_visits_are_in_every_part_of_pbcseq() -> None:
+    data = tl.load("pbcseq")
+    for seed in range(3):
+        parts = [*tl.split(data, seed=seed, groups=True)]
+        parts += [fold.valid for fold in tl.folds(data, seed=seed, groups=True)]
+        for part in parts:
+            assert len(part) / len(part.groups.unique()) == pytest.approx(1945 / 312, rel=0.1)
+
+
 def test_what_the_card_of_hotel_rates_says() -> None:
     data = tl.load("hotel_rates")
     frame = data.frame()

@@ -106,6 +106,20 @@ def test_groups_stay_together(seed: int) -> None:
     assert [len(part) for part in parts(few)] == [7, 1, 1]
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("fractions", [(0.7, 0.2, 0.1), (0.8, 0.0, 0.2), (0.1, 0.1, 0.8)])
+def test_large_and_small_groups_are_in_every_part(fractions: tuple[float, float, float], seed: int) -> None:
+    """Patients with few visits are others than those with many: no part may hold the one kind only."""
+    sizes = np.random.default_rng(seed).integers(1, 17, 300)
+    groups = np.arange(300).repeat(sizes)
+    small = (sizes < 6).repeat(sizes)
+    cuts = [parts(tl.split(Rows(len(groups)), fractions, seed=seed, groups=groups))]
+    cuts += [[fold.indices[1].numpy() for fold in tl.folds(Rows(len(groups)), 5, seed=seed, groups=groups)]]
+    for part in (part for cut in cuts for part in cut if len(part)):
+        assert len(part) / len(np.unique(groups[part])) == pytest.approx(sizes.mean(), rel=0.1)
+        assert small[part].mean() == pytest.approx(small.mean(), abs=0.04)
+
+
 @pytest.mark.parametrize("way", ["stratify", "groups", "time"])
 def test_true_takes_what_the_data_set_knows(way: str) -> None:
     rng = np.random.default_rng(0)

@@ -291,17 +291,19 @@ def _grouped(groups: NDArray[Any], shares: NDArray[np.float64], rng: np.random.G
         raise TrainlabError(
             f"{len(names)} group(s) cannot fill {needed} parts: use fewer parts or finer groups"
         )
-    # the largest first, each to the part that lacks most: small groups then even out the shares
+    # the largest first, so that small groups even out the shares; each to the part that lacks the largest
+    # fraction of its share (of equals, the larger part), or large groups would all end in one part
     order = rng.permutation(len(names))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    lack = len(groups) * shares
+    lack = np.where(shares > 0, 1.0, -np.inf)
     filled = shares == 0
     home = np.empty(len(names), dtype=np.int64)
     for place, group in enumerate(order):
         must = len(order) - place <= (~filled).sum()  # as many groups left as parts still empty
-        home[group] = np.where(filled & must, -np.inf, np.where(shares > 0, lack, -np.inf)).argmax()
-        lack[home[group]] -= sizes[group]
-        filled[home[group]] = True
+        part = np.lexsort((shares, np.where(filled & must, -np.inf, lack)))[-1]
+        home[group] = part
+        lack[part] -= sizes[group] / (len(groups) * shares[part])
+        filled[part] = True
     return home[member]
 
 
