@@ -1,11 +1,11 @@
-"""Augmentation of texts: changes that are claimed to leave the answer alone. (For images: torchvision's v2.)
+"""Augmentation: rows changed when they are fetched, and what changes texts. (For images: torchvision's v2.)
 
-    lexicon = neighbour_lexicon(train_texts)
+    lexicon = neighbour_lexicon(word_vectors(train_texts))
     loader = make_loader(dataset, 16, seed=0, shuffle=True, augment=Synonyms(lexicon, 0.2))
 
-Each is called with a text and returns another one. What it draws comes from Python's default
-generator, which a loader seeds by (seed, epoch, index) and puts back. Any function from text to text
-is as good: a model that paraphrases, or one that translates there and back.
+An augmentation of texts is called with a text and returns another one. What it draws comes from
+Python's default generator, which a loader seeds by (seed, epoch, index) and puts back. Any function
+from text to text is as good: a model that paraphrases, or one that translates there and back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import TrainlabError
 
@@ -27,12 +29,60 @@ Lexicon = Mapping[str, tuple[str, ...]]
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, without numbers and punctuation: "It's 9 pm." has it's and pm."""
-    return _WORD.findall(text.lower())
+# --- rows ---------------------------------------------------------------------------------------------
+
+
+class AugmentedRows(torch.utils.data.Dataset[Any]):
+    """A data set whose rows have their first part changed by `augment`, anew each time they are fetched.
+
+    Raises TrainlabError, when a row is fetched, if it is a mapping: which part is meant?
+    """
+
+    def __init__(self, dataset: Any, augment: Callable[[Any], Any]) -> None:
+        self.dataset = dataset
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        row = self.dataset[index]
+        if isinstance(row, Mapping):
+            raise TrainlabError(
+                f"a row is a mapping with the keys {', '.join(map(str, row))}, and augment takes the first "
+                "part of a tuple: augment in the data set's own __getitem__ (its draws are seeded as well)"
+            )
+        if isinstance(row, tuple | list):
+            return (self.augment(_own(row[0])), *row[1:])
+        return self.augment(_own(row))
+
+
+def _own(part: Any) -> Any:
+    """A copy of a tensor: it may be a view of the data set, and an augmentation may work in place."""
+    return part.clone() if isinstance(part, Tensor) else part
+
+
+def check_changes(augment: object, mix: object, shuffle: bool) -> None:
+    """Raise TrainlabError unless `augment` and `mix` can be called, and the rows to be mixed are shuffled."""
+    for name, given in {"augment": augment, "mix": mix}.items():
+        if given is not None and not callable(given):
+            raise TrainlabError(
+                f"{name} is a {type(given).__name__}, which cannot be called: give one function; "
+                "transforms in a row are v2.Compose([...])"
+            )
+    if mix is not None and not shuffle:
+        raise TrainlabError(
+            "mix blends neighbours of a batch, and shuffle=False leaves them in the file's order (often all "
+            "of one class): use shuffle=True for training, and no mix for validation"
+        )
 
 
 # --- the four easy ones -------------------------------------------------------------------------------
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without numbers and punctuation: "It's 9 pm." has it's and pm."""
+    return _WORD.findall(text.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +311,6 @@ def model_translator(folder: str | Path, *, sample: bool = True, longest: int = 
     has many translations; the draws come from torch's default generator.  longest: tokens at most.
     Raises TrainlabError if there is no such model in the folder.
     """
-    import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     try:

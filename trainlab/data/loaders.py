@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -183,33 +183,6 @@ class _SeededRows(torch.utils.data.Dataset[Any]):
         return rows
 
 
-class _AugmentedRows(torch.utils.data.Dataset[Any]):
-    """Rows whose first part goes through `augment`."""
-
-    def __init__(self, dataset: Any, augment: Callable[[Any], Any]) -> None:
-        self.dataset = dataset
-        self.augment = augment
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        row = self.dataset[index]
-        if isinstance(row, Mapping):
-            raise TrainlabError(
-                f"a row is a mapping with the keys {', '.join(map(str, row))}, and augment takes the first "
-                "part of a tuple: augment in the data set's own __getitem__ (its draws are seeded as well)"
-            )
-        if isinstance(row, tuple | list):
-            return (self.augment(_own(row[0])), *row[1:])
-        return self.augment(_own(row))
-
-
-def _own(part: Any) -> Any:
-    """A copy of a tensor: it may be a view of the data set, and an augmentation may work in place."""
-    return part.clone() if isinstance(part, Tensor) else part
-
-
 def make_loader(
     dataset: Any,
     batch_size: int,
@@ -249,7 +222,10 @@ def make_loader(
     if tensors is not None and workers == 0 and collate is None and augment is None:
         return TensorLoader(tensors, batch_size, **order)
     source = dataset if tensors is None else TensorDataset(*tensors)
-    source = source if augment is None else _AugmentedRows(source, augment)
+    if augment is not None:
+        from .augmentation import AugmentedRows  # what few runs need is no part of every run
+
+        source = AugmentedRows(source, augment)
     return DatasetLoader(source, batch_size, workers=workers, collate=collate, **order)
 
 
@@ -258,17 +234,10 @@ def _check_way(batch_size: Any, workers: Any, shuffle: bool, augment: Any, mix: 
         raise TrainlabError(f"batch_size={batch_size!r} is not a whole number from 1 on: use 32 or 64, say")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise TrainlabError(f"workers={workers!r} is not a number of processes: use 0 to fetch in this one")
-    for name, given in {"augment": augment, "mix": mix}.items():
-        if given is not None and not callable(given):
-            raise TrainlabError(
-                f"{name} is a {type(given).__name__}, which cannot be called: give one function; "
-                "transforms in a row are v2.Compose([...])"
-            )
-    if mix is not None and not shuffle:
-        raise TrainlabError(
-            "mix blends neighbours of a batch, and shuffle=False leaves them in the file's order (often all "
-            "of one class): use shuffle=True for training, and no mix for validation"
-        )
+    if augment is not None or mix is not None:
+        from .augmentation import check_changes
+
+        check_changes(augment, mix, shuffle)
 
 
 def check_seed(seed: int) -> None:
