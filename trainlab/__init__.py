@@ -73,6 +73,7 @@ _HOMES = {
     "solution": "course.exercises",
     "progress": "course.exercises",
     "predict": "course.predictions",
+    "project": "course.projects",
 }
 
 
