@@ -3,6 +3,7 @@
 from .first_steps import FirstRun, LoopAndCurves
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
+from .signal import SignalLab
 
 __all__ = [
     "FirstRun",
@@ -12,4 +13,5 @@ __all__ = [
     "RangeTest",
     "RateLab",
     "ScheduleBoard",
+    "SignalLab",
 ]
