@@ -56,7 +56,7 @@ def plot_depth(found: Mapping[int, Tensor], levels: Mapping[str, float]) -> None
 
 
 def plot_signal(forward: Mapping[str, Sequence[float]], backward: Mapping[str, Sequence[float]]) -> None:
-    """Draw left how much the images differ after each layer, right each layer's gradient."""
+    """Draw left how much the images differ after each layer, right the gradient that arrives there."""
     _, axes = _pyplot().subplots(1, 2, figsize=(8, 2.9))
     for ax, found in zip(axes, (forward, backward)):
         for place, (name, values) in enumerate(found.items()):
@@ -65,7 +65,7 @@ def plot_signal(forward: Mapping[str, Sequence[float]], backward: Mapping[str, S
         ax.set_yscale("log")
         ax.set_xlabel("hidden layer, the first beside the image")
     axes[0].set_ylabel("spread: how much images differ")
-    axes[1].set_ylabel("length of the weights' gradient")
+    axes[1].set_ylabel("gradient that arrives there")
     axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 

@@ -26,7 +26,7 @@ from .material import digits
 
 BUDGET = 50_000  # weights, however many layers they are spread over
 _PIXELS = 14 * 14
-_FLOOR = 1e-12  # a logarithmic axis has no 0
+_LOW, _HIGH = 1e-9, 1e3  # bounds of the logarithmic axes: a flat line is to look flat
 _SCALES = [0.1, 0.2, 0.333, 0.5, 0.7, 1, 1.5, 2, 2.5, 3, 4]
 
 
@@ -61,17 +61,22 @@ def _halved() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def signal(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
-    """How much the images differ after each DeepLayer, and the length of each one's gradient.
+    """How much the images differ after each DeepLayer, and the length of the gradient that arrives there.
 
     The model is left as it is: a copy is measured.
     """
-    probe = copy.deepcopy(model)
+    probe, outputs = copy.deepcopy(model), list[Tensor]()
     forward = [each.spread for each in activation_stats(probe, x, of=DeepLayer)]
-    probe.zero_grad()
+    for part in probe.modules():
+        if isinstance(part, DeepLayer):
+            part.register_forward_hook(lambda _, inputs, output: outputs.append(output))
     with preserve_rng(), torch.enable_grad():
-        F.cross_entropy(probe(x), y).backward()
-    layers = [part for part in probe.modules() if isinstance(part, DeepLayer)]
-    return forward, [part.linear.weight.grad.norm().item() for part in layers]  # type: ignore[union-attr]
+        loss = F.cross_entropy(probe(x), y)
+        return forward, [each.norm().item() for each in torch.autograd.grad(loss, outputs)]
+
+
+def _within(values: list[float]) -> list[float]:
+    return [min(max(value, _LOW), _HIGH) for value in values]
 
 
 class SignalLab(RunPanel):
@@ -114,16 +119,16 @@ class SignalLab(RunPanel):
     def _charts(self) -> None:
         self.forward = CurveChart(
             "hidden layer",
-            Axis("spread", log=True),
+            Axis("spread", log=True, low=_LOW, high=_HIGH),
             title="Forward: how much images differ",
             alt="deviation over 250 images, after each layer",
             tools=False,
         )
         self.backward = CurveChart(
             "hidden layer",
-            Axis("length of the gradient", log=True),
-            title="Backward: the gradient of each layer",
-            alt="length of the gradient of each layer's weights",
+            Axis("length of the gradient", log=True, low=_LOW, high=_HIGH),
+            title="Backward: what arrives of the gradient",
+            alt="length of the gradient at the output of each layer",
             tools=False,
         )
         self.losses = CurveChart(
@@ -195,8 +200,8 @@ class SignalLab(RunPanel):
             model = self.runs[0].state.model if self.runs else self._design().build(self.seed)
             forward, backward = signal(model, x[:250], y[:250])
         places = range(1, len(forward) + 1)
-        self.forward.show([Curve("now", places, [max(each, _FLOOR) for each in forward])])
-        self.backward.show([Curve("now", places, [max(each, _FLOOR) for each in backward], color=2)])
+        self.forward.show([Curve("now", places, _within(forward))])
+        self.backward.show([Curve("now", places, _within(backward), color=2)])
         now = [each for run in self.runs for each in self.curves(run, 0)]
         self.losses.show([*(each for old in self.earlier for each in old), *now], self.marks())
 
