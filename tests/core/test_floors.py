@@ -34,7 +34,7 @@ CORE = ("errors", "randomness", "paths", "distributed", "data", "losses")
 CORE = (*CORE, "events", "precision", "state", "loop", "observers", "checkpoint")
 # what one chooses from: `train` imports none of it, and each entry reads alone
 MENUS = ("models", "adapters", "optimizers", "schedules")
-READ = (*CORE, *MENUS, "plots", "rates", "sweeps", "widgets")
+READ = (*CORE, *MENUS, "plots", "rates", "sweeps", "diagnostics", "widgets")
 
 
 def modules() -> dict[str, Path]:

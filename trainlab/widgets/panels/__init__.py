@@ -3,6 +3,7 @@
 from .first_steps import FirstRun, LoopAndCurves
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
+from .signal import SignalLab
 from .split_and_seal import SplitAndSeal
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "RangeTest",
     "RateLab",
     "ScheduleBoard",
+    "SignalLab",
     "SplitAndSeal",
 ]
