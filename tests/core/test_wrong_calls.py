@@ -117,6 +117,21 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.Dataset("d", torch.ones(3, 2), torch.ones(2)),
         "2 targets for 3 rows",
     ),
+    (
+        "targets for other texts",
+        lambda s: tl.TextDataset("t", ("a", "b"), torch.ones(3)),
+        "3 targets for 2 texts",
+    ),
+    (
+        "groups for other rows",
+        lambda s: tl.Dataset("d", torch.ones(3, 2), torch.ones(3), groups=torch.ones(2)),
+        r"groups has shape \(2,\) for 3 rows of features",
+    ),
+    (
+        "levels of no column",
+        lambda s: tl.Dataset("d", torch.ones(3, 1), torch.ones(3), columns=("a",), levels={"b": ("x",)}),
+        r"levels are given for \['b'\], which are no columns",
+    ),
     ("fractions above 1", lambda s: tl.split(s.data, (0.7, 0.2, 0.2), seed=0), r"sum to 1\.1: shares"),
     ("fractions below 0", lambda s: tl.split(s.data, (1.2, -0.2, 0.0), seed=0), "shares are at least 0"),
     ("NaN fractions", lambda s: tl.split(s.data, (math.nan, 0.5, 0.5), seed=0), "sum to nan"),
@@ -163,12 +178,43 @@ CASES: list[tuple[str, Call, str]] = [
     (
         "stratify=True without targets",
         lambda s: tl.split([0] * 20, seed=0, stratify=True),
-        "needs a data set with targets",
+        "stratify=True needs a data set with targets, not a list",
     ),
     (
         "stratify=True on values",
         lambda s: tl.split(s.values, seed=0, stratify=True),
         "the targets are values",
+    ),
+    (
+        "groups=True without groups",
+        lambda s: tl.split(s.data, seed=0, groups=True),
+        "groups=True, but d has no groups: give one value",
+    ),
+    (
+        "a group that is missing",
+        lambda s: tl.split(s.data, seed=0, groups=[1.0, math.nan] * 10),
+        "groups is missing in 10 of 20 rows, the first is row 1",
+    ),
+    (
+        "times that sort as letters",
+        lambda s: tl.folds(s.data, seed=0, time=["31/12/2025"] * 20),
+        "time holds '31/12/2025', which cannot be sorted as a moment",
+    ),
+    ("one fold", lambda s: tl.folds(s.data, 1, seed=0), "k=1 folds of 20 rows: choose a whole number from 2"),
+    (
+        "fewer in a class than folds",
+        lambda s: tl.folds(s.data, 5, seed=0, stratify=[0] * 16 + [7] * 4),
+        r"class 7 has 4 row\(s\), fewer than the 5 folds",
+    ),
+    (
+        "fewer groups than folds",
+        lambda s: tl.folds(s.data, 5, seed=0, groups=[0, 1] * 10),
+        r"2 group\(s\) cannot fill 5 parts",
+    ),
+    (
+        "a mask of the wrong length",
+        lambda s: s.data.subset(torch.ones(3, dtype=torch.bool)),
+        r"a mask of shape \(3,\) for 20 rows: give one boolean",
     ),
     ("batch size 0", lambda s: tl.make_loader(s.data, 0, **seed0), "batch_size=0 is not a whole number"),
     ("batch size of another kind", lambda s: tl.make_loader(s.data, 8.0, **seed0), r"batch_size=8\.0 is not"),
