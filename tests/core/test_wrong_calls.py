@@ -253,6 +253,42 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.losses.regression(kind="l3"),
         "kind='l3' is not a regression loss",
     ),
+    ("a delta of 0", lambda s: tl.losses.regression("huber", delta=0), r"delta=0 must be above 0"),
+    (
+        "a quantile of 1",
+        lambda s: tl.losses.regression("pinball", quantile=1),
+        r"quantile=1 is outside \(0, 1\)",
+    ),
+    (
+        "a quantile in per cent",
+        lambda s: tl.losses.pinball_loss(torch.ones(2), torch.ones(2), quantile=90),
+        r"quantile=90 is outside",
+    ),
+    ("a yes that weighs nothing", lambda s: tl.losses.binary(pos_weight=0), r"pos_weight=0 must be above 0"),
+    (
+        "three classes for a yes or no",
+        lambda s: tl.losses.binary()(s.other, (torch.ones(3, 2), torch.tensor([[0, 1], [1, 0], [2, 1]]))),
+        r"targets reach from 0 to 2: .*losses\.classification",
+    ),
+    ("a mixture of nothing", lambda s: tl.losses.mixture({}), "a mixture of no parts"),
+    (
+        "a part that is to be raised",
+        lambda s: tl.losses.mixture({"a": (-1.0, tl.losses.regression())}),
+        r"weight -1\.0 of part 'a'",
+    ),
+    (
+        "parts that count different items",
+        lambda s: run(
+            s,
+            tl.losses.mixture(
+                {
+                    "plain": (1.0, tl.losses.classification()),
+                    "weighted": (1.0, tl.losses.classification(weight=torch.tensor([1.0, 2.0, 3.0]))),
+                }
+            ),
+        ),
+        "the parts count different items, .*leave out class weights",
+    ),
     ("label too large", lambda s: classify(s, torch.full((8,), 3)), "target 3 is outside the classes 0 to 2"),
     ("label below 0", lambda s: classify(s, torch.full((8,), -1)), "target -1 is outside the classes"),
     ("-100 not named", lambda s: classify(s, ignored), "target -100 is outside .* ignore_index"),

@@ -1,6 +1,7 @@
 """The panels of the chapters: each drives real training, live, and by `run(...)` without a person."""
 
 from .first_steps import FirstRun, LoopAndCurves
+from .loss_lab import LossLab
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
 from .signal import SignalLab
@@ -9,6 +10,7 @@ from .split_and_seal import SplitAndSeal
 __all__ = [
     "FirstRun",
     "LoopAndCurves",
+    "LossLab",
     "ManyRates",
     "OptimizerRace",
     "RangeTest",
