@@ -89,5 +89,5 @@ def test_a_damaged_record_is_said_with_its_remedy(own_home: Path, content: str) 
 @pytest.mark.skipif(os.name == "nt", reason="a file in the place of the folder")
 def test_a_home_that_cannot_be_written_is_said(own_home: Path) -> None:
     (own_home / "home").write_text("a file where the folder should be")
-    with pytest.raises(tl.TrainlabError, match="your project cannot be kept in .*TRAINLAB_HOME"):
+    with pytest.raises(tl.TrainlabError, match=r"your project cannot be kept in .*TRAINLAB_HOME"):
         tl.project("digits")
