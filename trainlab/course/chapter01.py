@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.dataset import Dataset
 from .exercises import Exercise, Verdict, right, wrong
 
 if TYPE_CHECKING:
@@ -94,6 +96,27 @@ def _pyplot() -> Any:
     from matplotlib import pyplot as plt
 
     return plt
+
+
+# --- rows with faults whose number is known ----------------------------------------------------------
+
+
+def dirtied(visits: Dataset, *, seed: int = 0) -> Dataset:
+    """A copy of the visits with four faults that real tables have.
+
+    25 values of bilirubin are in another unit (17.1 times as much), each missing platelet count is 999,
+    20 visits are there twice, and 10 of these have one outcome in one place and the other in the other.
+    """
+    rng = np.random.default_rng(seed)
+    features = visits.features.clone()
+    bilirubin, platelets = (visits.columns.index(name) for name in ("bili", "platelet"))
+    features[rng.choice(len(visits), 25, replace=False), bilirubin] *= 17.1
+    features[features[:, platelets].isnan(), platelets] = 999
+    rows = np.concatenate([np.arange(len(visits)), rng.choice(len(visits), 20, replace=False)])
+    twice = replace(visits, features=features).subset(rows)
+    targets = twice.targets.clone()
+    targets[-10:] = 1 - targets[-10:]
+    return replace(twice, targets=targets)
 
 
 # --- exercises ----------------------------------------------------------------------------------------
