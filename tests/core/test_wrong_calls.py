@@ -20,7 +20,7 @@ from trainlab.rates import range_report
 PACKAGE = Path(tl.__file__).parent
 CORE = [
     *(f"{name}.py" for name in ("errors", "randomness", "events", "state", "precision", "losses", "models")),
-    *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py"),
+    *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py", "diagnostics.py"),
     *(f"loop/{name}.py" for name in ("config", "evaluation", "finite", "run", "step", "training")),
     *(f"data/{name}.py" for name in ("dataset", "splits", "loaders", "batches")),
 ]
@@ -288,6 +288,42 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.losses.regression(kind="l3"),
         "kind='l3' is not a regression loss",
     ),
+    ("a delta of 0", lambda s: tl.losses.regression("huber", delta=0), r"delta=0 must be above 0"),
+    (
+        "a quantile of 1",
+        lambda s: tl.losses.regression("pinball", quantile=1),
+        r"quantile=1 is outside \(0, 1\)",
+    ),
+    (
+        "a quantile in per cent",
+        lambda s: tl.losses.pinball_loss(torch.ones(2), torch.ones(2), quantile=90),
+        r"quantile=90 is outside",
+    ),
+    ("a yes that weighs nothing", lambda s: tl.losses.binary(pos_weight=0), r"pos_weight=0 must be above 0"),
+    (
+        "three classes for a yes or no",
+        lambda s: tl.losses.binary()(s.other, (torch.ones(3, 2), torch.tensor([[0, 1], [1, 0], [2, 1]]))),
+        r"targets reach from 0 to 2: .*losses\.classification",
+    ),
+    ("a mixture of nothing", lambda s: tl.losses.mixture({}), "a mixture of no parts"),
+    (
+        "a part that is to be raised",
+        lambda s: tl.losses.mixture({"a": (-1.0, tl.losses.regression())}),
+        r"weight -1\.0 of part 'a'",
+    ),
+    (
+        "parts that count different items",
+        lambda s: run(
+            s,
+            tl.losses.mixture(
+                {
+                    "plain": (1.0, tl.losses.classification()),
+                    "weighted": (1.0, tl.losses.classification(weight=torch.tensor([1.0, 2.0, 3.0]))),
+                }
+            ),
+        ),
+        "the parts count different items, .*leave out class weights",
+    ),
     ("label too large", lambda s: classify(s, torch.full((8,), 3)), "target 3 is outside the classes 0 to 2"),
     ("label below 0", lambda s: classify(s, torch.full((8,), -1)), "target -1 is outside the classes"),
     ("-100 not named", lambda s: classify(s, ignored), "target -100 is outside .* ignore_index"),
@@ -549,6 +585,47 @@ CASES: list[tuple[str, Call, str]] = [
     ("no outputs", lambda s: tl.models.CNN(1, 0), "outputs=0 is not a whole number"),
     ("blocks below 1", lambda s: tl.models.ResNet(1, 2, blocks=0), "blocks=0 is not a whole number"),
     ("dropout of 1", lambda s: tl.models.MLP(2, [3], 2, dropout=1.0), r"dropout=1\.0 is outside \[0, 1\)"),
+    (
+        "an unknown norm",
+        lambda s: tl.models.DeepMLP(2, 3, 2, 2, norm="bach"),
+        "unknown norm 'bach': did you mean 'batch'",
+    ),
+    (
+        "an unknown activation of a layer",
+        lambda s: tl.models.DeepLayer(2, 3, activation="rellu"),
+        "unknown activation 'rellu': did you mean",
+    ),
+    (
+        "an unknown cell",
+        lambda s: tl.models.Recurrent(2, 3, 2, cell="lsmt"),
+        "unknown cell 'lsmt': did you mean 'lstm'",
+    ),
+    (
+        "a residual layer that changes the width",
+        lambda s: tl.models.DeepLayer(2, 3, residual=True),
+        "a residual layer from 2 to 3 cannot add its input: give it one width",
+    ),
+    (
+        "weights of no variance",
+        lambda s: tl.models.DeepLayer(2, 3, scale=0.0),
+        r"scale=0\.0 is not a number above 0",
+    ),
+    (
+        "a budget that is too small",
+        lambda s: tl.models.widest(20, 30, 2, 4),
+        "budget=20 is below 41, which a width of 1 needs: raise the budget",
+    ),
+    # diagnostics
+    (
+        "one row to measure the spread over rows",
+        lambda s: tl.activation_stats(s.other, torch.ones(1, 2)),
+        "the batch has 1 row: rows differ from two on",
+    ),
+    (
+        "a part that is not there",
+        lambda s: tl.activation_stats(s.other, torch.ones(3, 2), of=nn.LSTM),
+        "the model has no part of kind LSTM: print",
+    ),
     # schedules
     (
         "a schedule of a model",
