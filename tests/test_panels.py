@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import trainlab as tl
-from trainlab.widgets.panels import augmentation_desk, material
+from trainlab.widgets.panels import augmentation_desk, material, split_and_seal
 from trainlab.widgets.panels.signal import signal
+from trainlab.widgets.panels.split_and_seal import CASES
 from trainlab.widgets.sliders import Slider, rates
 
 PANELS: dict[str, Callable[[], Any]] = {
@@ -64,6 +66,7 @@ def test_a_first_run_is_what_fit_gives() -> None:
         lambda: tl.panels.RateLab().run(view="schedule", epochs=1),
         lambda: tl.panels.RateLab().run(view="sweep", epochs=1),
         lambda: tl.panels.SignalLab().run(depth=4, norm="batch", residual=True),
+        lambda: tl.panels.SplitAndSeal().run(data="credit defaults"),
     ],
 )
 def test_run_gives_plain_values_twice_the_same_and_leaves_randomness_alone(call: Callable[[], Any]) -> None:
@@ -182,6 +185,20 @@ def test_the_signal_is_measured_without_a_trace() -> None:
         (lambda: tl.panels.RateLab().run(view="sweep", optimizer="Lion"), "unknown optimizer 'Lion'"),
         (lambda: tl.panels.RateLab().run(view="sweep", model="GPT"), "unknown model 'GPT'"),
         (lambda: tl.panels.RateLab().run(view="schedule", schedule="sine"), "unknown schedule 'sine'"),
+        (lambda: tl.panels.SplitAndSeal().run(data="wards"), "unknown data 'wards'"),
+        (lambda: tl.panels.SplitAndSeal().run(split="by patient"), "unknown split 'by patient'"),
+        (lambda: tl.panels.SplitAndSeal().run(columns="age"), "unknown columns 'age'"),
+        (lambda: tl.panels.SplitAndSeal().run(data="credit defaults", copies="yes"), "unknown copies 'yes'"),
+        (
+            lambda: tl.panels.SplitAndSeal().run(copies="after the split"),
+            "is for the rare class of the credit",
+        ),
+        (
+            lambda: tl.panels.SplitAndSeal().run(data="hotel prices", split="stratified"),
+            "a price is no class",
+        ),
+        (lambda: tl.panels.SplitAndSeal().run(data="hotel prices", split="grouped"), "have no groups"),
+        (lambda: tl.panels.SplitAndSeal().run(data="silhouettes", split="timed"), "have no time"),
         (lambda: rates(0, 1), "low=0, high=1: a log scale needs 0 < low < high"),
     ],
 )
@@ -381,3 +398,104 @@ def test_a_slider_tells_of_persons_only() -> None:
     assert (heard, slider.value, slider.texts) == ([], 2, ["1", "2", "3"])
     slider.place = 2
     assert heard == [3]
+
+
+# --- split and seal --------------------------------------------------------------------------------
+
+CUTS = [
+    (data, way, copies)
+    for data in CASES
+    for way in ("random", "stratified", "grouped", "timed")
+    for copies in ("none", "after the split", "before the split")
+]
+
+
+@pytest.mark.parametrize("data, way, copies", CUTS)
+def test_nothing_from_the_envelope_is_learned_from_or_held_back(data: str, way: str, copies: str) -> None:
+    case = CASES[data]()
+    try:
+        cut = split_and_seal._cut(case, way, copies, 0)
+    except tl.TrainlabError:
+        return  # which ways there are, the wrong settings above say
+    assert not case.sealed[cut.train].any()
+    assert not case.sealed[cut.valid].any()
+    assert set(cut.train.tolist()) | set(cut.valid.tolist()) == set(np.flatnonzero(~case.sealed).tolist())
+    doubled = bool(set(cut.train.tolist()) & set(cut.valid.tolist()))
+    assert doubled == (copies == "before the split")
+    if way == "grouped" and case.groups is not None:
+        assert not set(case.groups[cut.train].tolist()) & set(case.groups[cut.valid].tolist())
+    if way == "timed" and case.time is not None:
+        assert case.time[cut.train].max() < case.time[cut.valid].min()
+
+
+def test_the_chapters_own_envelope_is_not_among_the_rows() -> None:
+    visits = tl.load("pbcseq")
+    sealed = np.random.default_rng(1).permutation(visits.groups.unique())[:104]
+    assert not set(sealed.tolist()) & set(CASES["visits of patients"]().groups.tolist())
+
+
+@pytest.mark.parametrize("way", ["random", "grouped"])
+def test_a_forest_that_grows_is_the_forest_that_is_grown_at_once(way: str) -> None:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.metrics import roc_auc_score
+
+    found = tl.panels.SplitAndSeal().run(split=way, seed=2)
+    case = CASES["visits of patients"]()
+    rows = np.flatnonzero(~case.sealed)
+    given = {"groups": case.groups[rows]} if way == "grouped" else {}
+    parts = tl.split(rows, (0.8, 0.2, 0), seed=2, **given)
+    train, valid = (rows[part.numpy()] for part in parts.indices[:2])
+    forest = RandomForestClassifier(40, random_state=2).fit(case.features[train], case.targets[train])
+    for name, asked in {"reported": valid, "sealed": np.flatnonzero(case.sealed)}.items():
+        chance = forest.predict_proba(case.features[asked])[:, 1]
+        assert found[name] == round(roc_auc_score(case.targets[asked], chance), 2)
+    assert found["straddling"] == len(set(case.groups[train].tolist()) & set(case.groups[valid].tolist()))
+
+
+def test_a_random_split_promises_what_age_alone_cannot_hold() -> None:
+    panel = tl.panels.SplitAndSeal()
+    random = panel.run(columns="age alone")
+    grouped = panel.run(columns="age alone", split="grouped")
+    assert random["reported"] > 0.95
+    assert abs(random["sealed"] - 0.5) < 0.15
+    assert grouped["reported"] < 0.8
+    assert grouped["straddling"] == 0 < random["straddling"]
+
+
+def test_the_envelope_opens_after_training_and_is_spent_the_second_time() -> None:
+    panel = tl.panels.SplitAndSeal()
+    panel.open_button.click()
+    panel.wait(20)
+    assert "there is no finished forest to ask" in panel._status.value
+    for count in (1, 2):
+        panel.columns.value = "age alone" if count == 2 else "all"
+        panel.wait(20)
+        assert "SPENT" not in panel.text()
+        started(panel)
+        assert "the envelope: 0 (sealed)" in panel.text()
+        panel.open_button.click()
+        panel.open_button.click()  # it is open already: not counted again
+        panel.wait(20)
+        assert panel.openings["visits of patients"] == count
+        assert ("SPENT: opened 2 times" in panel.text()) == (count == 2)
+    assert "it is a validation part" in panel._status.value
+    panel.way.value = "grouped"
+    panel.wait(20)
+    assert "sealed (SPENT: opened 2 times)" in panel.text()
+
+
+def test_other_data_bring_their_columns_their_strip_and_a_sealed_envelope() -> None:
+    panel = tl.panels.SplitAndSeal()
+    panel._repr_mimebundle_()
+    started(panel)
+    panel.data.value = "hotel prices"
+    panel.wait(20)
+    assert panel.columns.options == ("all", "without the date")
+    assert [name for name, strip in panel.strips.items() if strip.layout.display != "none"] == [
+        "hotel prices"
+    ]
+    assert "nothing trained yet" in panel.text()
+    panel.way.value = "grouped"
+    panel.start_button.click()
+    panel.wait(20)
+    assert "these rows have no groups" in panel._status.value

@@ -60,8 +60,9 @@ signal""",
     """desk = kept(tl.panels.AugmentationDesk())
 desk.steps = 3000
 desk""",
+    "kept(tl.panels.SplitAndSeal())",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK = range(1, 10)
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL = range(1, 11)
 RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
 RUNS |= {"SignalLab": SIGNAL, "AugmentationDesk": DESK}
 FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab")]
@@ -454,6 +455,49 @@ def test_every_control_of_the_rate_lab(notebook: NotebookPage) -> None:
     _assert_all(panel, moved)
 
 
+def test_every_control_of_split_and_seal(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, SEAL)
+    moved = {"Start", "Open the envelope", "Reported, and what the day of use says"}
+    panel.press("Open the envelope")
+    panel.says("no finished forest")
+    panel.press("Start")
+    panel.says("AUC 0.9.*groups with rows on both sides")
+    panel.press("Open the envelope")
+    panel.draws("the envelope")
+    panel.says("In the envelope 0.")
+    for name, option, said in (
+        ("columns:", "age alone", "AUC 0.9"),
+        ("split:", "grouped", r"AUC 0\.[4-7]"),
+        ("data:", "Amazon sentences", "accuracy 0.[67].*groups with rows"),
+        ("data:", "silhouettes", "accuracy 0.8"),
+        ("data:", "hotel prices", "R2 0.9"),
+        ("data:", "credit defaults", r"recall 0\.[1-5]"),
+        ("copies of the rare class:", "before the split", "recall 1.00"),
+    ):
+        picture = panel.picture()
+        moved.add(_choose(panel, name, option))
+        panel.changes(picture)
+        panel.says("Start grows a forest")
+        panel.press("Start")
+        panel.says(said, 60)
+    panel.press("Open the envelope")
+    panel.says(r"In the envelope 0\.")
+    _choose(panel, "data:", "visits of patients")
+    panel.says("Start grows a forest")
+    for count in range(2):
+        panel.press("Start")
+        panel.says("on the part held back")
+        panel.press("Open the envelope")
+        panel.says("it is a validation part")
+        _choose(panel, "split:", ("timed", "random")[count])
+        panel.says("Start grows a forest")
+    panel.press("Start")
+    panel.says("on the part held back")
+    moved |= _charts_answer(panel, "The forest as it grows")
+    moved |= _charts_answer(panel, "The rows, by the part they are in")
+    _assert_all(panel, moved)
+
+
 def test_every_control_of_a_live_run(notebook: NotebookPage) -> None:
     panel = _shown(notebook, LIVE)
     panel.one_step()
@@ -556,8 +600,8 @@ WIDTHS = (1280, 1920)
 
 
 def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: NotebookPage) -> None:
-    """All with runs in them, forks and marks included; a theme switch draws every chart anew."""
-    panels = _five(notebook)
+    """All of them with runs in them, forks and marks included; a theme switch draws every chart anew."""
+    panels = _all(notebook)
     pictures: dict[str, list[str]] = {}
     ARTEFACTS.mkdir(exist_ok=True)
     flaws = []
@@ -576,16 +620,22 @@ def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: No
     assert all(light != dark for light, dark in pictures.values()), "a theme switch is not drawn"
 
 
-def _five(notebook: NotebookPage) -> dict[str, PanelPage]:
+def _all(notebook: NotebookPage) -> dict[str, PanelPage]:
     """Every panel, paused in the middle of a run, with a mark; those that fork are forked."""
     from browser.panel_page import PanelPage
 
     panels = {}
-    for name, cell in {**RUNS, "RateLab": LAB}.items():
+    for name, cell in {**RUNS, "RateLab": LAB, "SplitAndSeal": SEAL}.items():
         panel = panels[name] = PanelPage(notebook, cell).show()
         if cell == LAB:
             panel.press("Start")
             panel.says("Suggested rate")
+            continue
+        if cell == SEAL:
+            panel.press("Start")
+            panel.says("on the part held back")
+            panel.press("Open the envelope")
+            panel.says("In the envelope 0")
             continue
         _train(panel, 25)
         panel.move("learning rate of SGD" if cell == RACE else "learning rate")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..data.dataset import Dataset
@@ -113,7 +114,7 @@ def dirtied(visits: Dataset, *, seed: int = 0) -> Dataset:
     features[rng.choice(len(visits), 25, replace=False), bilirubin] *= 17.1
     features[features[:, platelets].isnan(), platelets] = 999
     rows = np.concatenate([np.arange(len(visits)), rng.choice(len(visits), 20, replace=False)])
-    twice = replace(visits, features=features).subset(rows)
+    twice = replace(visits, features=features).subset(torch.from_numpy(rows))
     targets = twice.targets.clone()
     targets[-10:] = 1 - targets[-10:]
     return replace(twice, targets=targets)
@@ -329,8 +330,8 @@ EXERCISES = (
         judge=_judge_parts,
         expects="a function",
         hints=(
-            "Twenty per cent of what? Of all rows, not of what is left after another cut: print the three lengths "
-            "and their sum. A remainder share such as 0.222 gives 1,998 of 10,000, not 2,000.",
+            "Twenty per cent of what? Of all rows, not of what is left after another cut: print the three "
+            "lengths and their sum. A remainder share such as 0.222 gives 1,998 of 10,000, not 2,000.",
             "Cut each class by itself, then put the pieces of all classes together.",
             "For each label: rows = rng.permutation(np.flatnonzero(labels == label)), then np.split(rows, "
             "[round(0.7 * n), round(0.9 * n)]) with n = len(rows), with one generator made from the seed.",
@@ -355,12 +356,12 @@ def parts(labels, seed):
         judge=_judge_hold_back,
         expects="a function",
         hints=(
-            "Print the patient on either side of the cut: a cut through the rows may go through a patient. And "
-            "are the rows in the order of the patients at all?",
+            "Print the patient on either side of the cut: a cut through the rows may go through a patient. "
+            "And are the rows in the order of the patients at all?",
             "Dropping the number takes away the name and leaves the face: a patient's other visits are still "
             "there to be recognised. Draw patients, not rows.",
-            "Shuffle np.unique(patients) with a generator made from the seed, take a share of *them*, and return "
-            "np.isin(patients, those).",
+            "Shuffle np.unique(patients) with a generator made from the seed, take a share of *them*, and "
+            "return np.isin(patients, those).",
         ),
         solution="""
 def hold_back(patients, share, seed):
@@ -376,12 +377,13 @@ def hold_back(patients, share, seed):
         judge=_judge_prepare,
         expects="a function",
         hints=(
-            "Shuffle the validation labels: did your columns change? Then they were chosen with them. Compute "
-            "the difference between the classes, and any mean or scale, from the training rows only.",
-            "How many of the bank's next hundred customers default? The validation rows have to look like them: "
-            "copy rare rows in the training part only, after the cut.",
-            "gap = abs(x[train][y[train] == 1].mean(0) - x[train][y[train] == 0].mean(0)); keep the 20 largest; "
-            "draw the missing rare rows from train with rng.choice; leave valid as it is, but for its columns.",
+            "Shuffle the validation labels: did your columns change? Then they were chosen with them. "
+            "Compute the difference between the classes, and any mean or scale, from the training rows only.",
+            "How many of the bank's next hundred customers default? The validation rows have to look like "
+            "them: copy rare rows in the training part only, after the cut.",
+            "gap = abs(x[train][y[train] == 1].mean(0) - x[train][y[train] == 0].mean(0)); keep the 20 "
+            "largest; draw the missing rare rows from train with rng.choice; leave valid as it is, but for "
+            "its columns.",
         ),
         solution="""
 def prepare(x, y, train, valid):
@@ -400,10 +402,10 @@ def prepare(x, y, train, valid):
         judge=_judge_arrivals,
         expects=dict,
         hints=(
-            "Are two rows more alike than chance makes them, by person or by date? Where not, a random cut is "
-            "right; where a class is rare, see to it that each part gets its share.",
-            "Will tomorrow's patients have other x-rays in your training part? If not, they must not have any "
-            "there today.",
+            "Are two rows more alike than chance makes them, by person or by date? Where not, a random cut "
+            "is right; where a class is rare, see to it that each part gets its share.",
+            "Will tomorrow's patients have other x-rays in your training part? If not, they must not have "
+            "any there today.",
             "What is known on the day the model is asked? All that came before, of the very same users too. "
             "Train on the past, validate on what followed.",
         ),
@@ -419,13 +421,13 @@ arrivals = {"bank": "stratified", "x-rays": "grouped", "power": "timed", "films"
         judge=_judge_honest,
         expects="a function",
         hints=(
-            "The first column is the same in all visits of a patient, as age was. Which visits may stand on the "
-            "two sides of a cut?",
-            "Call it with other seeds: how far does the number move? One cut leaves 24 patients to judge by. Five "
-            "folds let every patient be judged once, and their mean moves less.",
-            "For each of five folds of patients, fit on the others, predict_proba(...)[:, 1] on the fold, and "
-            "roc_auc_score; return the mean. Accuracy will not do: where 80 in 100 are ill, 'ill' is right 0.8 "
-            "of the time.",
+            "The first column is the same in all visits of a patient, as age was. Which visits may stand on "
+            "the two sides of a cut?",
+            "Call it with other seeds: how far does the number move? One cut leaves 24 patients to judge by. "
+            "Five folds let every patient be judged once, and their mean moves less.",
+            "For each of five folds of patients, fit on the others, predict_proba(...)[:, 1] on the fold, "
+            "and roc_auc_score; return the mean. Accuracy will not do: where 80 in 100 are ill, 'ill' is "
+            "right 0.8 of the time.",
         ),
         solution="""
 def honest_auc(x, y, patient, seed):

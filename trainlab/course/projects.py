@@ -40,9 +40,8 @@ class Choice:
 
     def splits(self) -> Splits:
         """The data in three parts, 70-20-10."""
-        options = {"target": self.target, "groups": self.groups, "time": self.time}
-        given = {name: value for name, value in options.items() if value is not None}
-        return split(load(self.name, **given), (0.7, 0.2, 0.1), seed=self.seed, **WAYS[self.split])
+        data = load(self.name, self.target, groups=self.groups, time=self.time)
+        return split(data, (0.7, 0.2, 0.1), seed=self.seed, **WAYS[self.split])
 
 
 _STAND_IN = Choice("digits", "stratify", 0)

@@ -123,9 +123,9 @@ def _silhouettes() -> Case:
     data = images.subset(np.flatnonzero(rng.random(len(images))[picture] < 0.5))
     small = F.avg_pool2d(data.features, 2).flatten(1).numpy()
     twin = picture[data.rows].numpy()
-    first, pair, counts = np.unique(twin, return_index=True, return_inverse=True, return_counts=True)[1:]
-    alone, later = counts[pair] == 1, np.arange(len(twin)) > first[pair]
-    pair = np.cumsum(counts > 1)[pair]  # numbered among the pairs
+    _, first, place, counts = np.unique(twin, return_index=True, return_inverse=True, return_counts=True)
+    alone, later = counts[place] == 1, np.arange(len(twin)) > first[place]
+    pair = np.cumsum(counts > 1)[place]  # numbered among the pairs
     sealed = alone & (rng.random(len(twin)) < 0.2)
     return Case(
         small,
@@ -264,7 +264,7 @@ class SplitAndSeal(Panel):
         self.way = choice("split:", [*_SPLITS], "random", self._moved)
         self.columns = choice("columns:", [*CASES[first]().columns], "all", self._moved)
         self.copies = choice("copies of the rare class:", [*COPIES], "none", self._moved)
-        self.start_button = button("Train", "play", "Grow a forest, or pause", self._toggle, "primary")
+        self.start_button = button("Start", "play", "Grow a forest, or pause", self._toggle, "primary")
         self.open_button = button("Open the envelope", "envelope", "Score the envelope; counted", self._open)
         self.open_button.layout.width = "13em"
         self._charts()
@@ -280,16 +280,26 @@ class SplitAndSeal(Panel):
             height=120,
         )
         self.growth = CurveChart(
-            "trees", Axis("score", low=0.0, high=1.05), title="The forest as it grows", height=200, tools=False,
-            alt="the score on the part held back, over the number of trees", empty="Press Train.",
-        )  # fmt: skip
+            "trees",
+            Axis("score", low=0.0, high=1.05),
+            title="The forest as it grows",
+            alt="the score on the part held back, over the number of trees",
+            height=200,
+            tools=False,
+            empty="Press Start.",
+        )
         self.strips = {
             name: CurveChart(
-                x, y, title="The rows, by the part they are in", height=260, tools=False,
-                alt=f"a dot for each of some rows: {y} over {x}", empty="",
+                x,
+                y,
+                title="The rows, by the part they are in",
+                alt=f"a dot for each of some rows: {y} over {x}",
+                height=260,
+                tools=False,
+                empty="",
             )
             for name, (x, y) in _LABELS.items()
-        }  # fmt: skip
+        }
 
     # --- settings
 
@@ -383,7 +393,7 @@ class SplitAndSeal(Panel):
     def _open(self) -> None:
         def open_it() -> None:
             if self.task.status != "finished":
-                raise TrainlabError("there is no finished forest to ask: press Train, then open the envelope")
+                raise TrainlabError("there is no finished forest to ask: press Start, then open the envelope")
             if not self.opened:
                 self.opened = True
                 self.openings[self.data.value] += 1
@@ -400,7 +410,7 @@ class SplitAndSeal(Panel):
         self.draw()
         moving = self.task.status == "running"
         self.start_button.description, self.start_button.icon = (
-            ("Pause", "pause") if moving else ("Train", "play")
+            ("Pause", "pause") if moving else ("Start", "play")
         )
         self._say()
 
@@ -408,11 +418,13 @@ class SplitAndSeal(Panel):
         case, name = self.case, self.data.value
         reported = self.points[-1][1] if self.points else float("nan")
         inside = self._inside if self.opened else float("nan")
-        texts = [f"{reported:.2f}" if self.points else "not trained yet", self._stamp()]
+        texts = [f"{reported:.2f}" if self.points else "nothing trained yet", self._stamp()]
         self.bars.show(
-            ["you report", "the envelope"], [max(0.0, np.nan_to_num(each)) for each in (reported, inside)],
-            [0, 1], texts,
-        )  # fmt: skip
+            ["you report", "the envelope"],
+            [max(0.0, np.nan_to_num(each)) for each in (reported, inside)],
+            [0, 2],
+            texts,
+        )
         trees = [at for at, _ in self.points]
         self.growth.show([Curve(case.metric, trees, [max(0.0, score) for _, score in self.points])])
         for other, strip in self.strips.items():
@@ -430,7 +442,7 @@ class SplitAndSeal(Panel):
         case = self.case
         held = f"In the envelope: {case.tomorrow}. "
         if not self.points:
-            return f"{held}Train grows a forest on the rows outside it; the score is the {case.metric}."
+            return f"{held}Start grows a forest on the rows outside it; the score is the {case.metric}."
         both = self.straddling()
         tell = f", {both} groups with rows on both sides of the cut" if both else ""
         said = f"{case.metric} {self.points[-1][1]:.2f} on the part held back{tell}. "
