@@ -101,6 +101,10 @@ class DeepLayer(nn.Module):
         if norm not in NORMS:
             raise unknown_name("norm", norm, NORMS)
         _check_sizes(inputs=inputs, outputs=outputs)
+        if scale is not None and not 0.0 < scale < math.inf:
+            raise TrainlabError(
+                f"scale={scale!r} is not a number above 0: 2 keeps the signal of a ReLU layer"
+            )
         if residual and inputs != outputs:
             raise TrainlabError(
                 f"a residual layer from {inputs} to {outputs} cannot add its input: give it one width"
