@@ -11,6 +11,7 @@ import torch
 
 import trainlab as tl
 from trainlab.widgets.panels import material
+from trainlab.widgets.panels.signal import signal
 from trainlab.widgets.sliders import Slider, rates
 
 PANELS: dict[str, Callable[[], Any]] = {
@@ -19,6 +20,7 @@ PANELS: dict[str, Callable[[], Any]] = {
     "losses": lambda: tl.panels.LossLab(),
     "race": lambda: tl.panels.OptimizerRace(),
     "schedules": lambda: tl.panels.ScheduleBoard(),
+    "signal": lambda: tl.panels.SignalLab(),
 }
 
 
@@ -62,6 +64,7 @@ def test_a_first_run_is_what_fit_gives() -> None:
         lambda: tl.panels.RateLab().run(view="range", steps=30),
         lambda: tl.panels.RateLab().run(view="schedule", epochs=1),
         lambda: tl.panels.RateLab().run(view="sweep", epochs=1),
+        lambda: tl.panels.SignalLab().run(depth=4, norm="batch", residual=True),
     ],
 )
 def test_run_gives_plain_values_twice_the_same_and_leaves_randomness_alone(call: Callable[[], Any]) -> None:
@@ -148,6 +151,43 @@ def test_the_sweep_view_finds_too_low_and_too_high() -> None:
     assert min(losses) < values["best"] < max(losses)
 
 
+def test_the_signal_lab_trains_the_network_that_it_names() -> None:
+    values = tl.panels.SignalLab().run(depth=4, scale=2.0, lr=0.05, seed=3)
+    train, valid = (make_whole(part) for part in material.digits())
+    mean, std = train[0].mean(), train[0].std()
+    tl.seed_everything(3)
+    model = tl.models.DeepMLP(196, tl.models.widest(50_000, 196, 4, 10), 4, 10, scale=2.0)
+    found = tl.activation_stats(model, (valid[0][:250] - mean) / std, of=tl.models.DeepLayer)
+    assert values["spread"] == float(f"{found[-1].spread:.1g}")
+    state = tl.TrainState(model, torch.optim.SGD(model.parameters(), 0.05))
+    loader = tl.make_loader(((train[0] - mean) / std, train[1]), 64, seed=3, shuffle=True)
+    tl.fit(state, loader, tl.losses.classification(), tl.TrainConfig(epochs=1))
+    others = tl.make_loader(((valid[0] - mean) / std, valid[1]), 250, seed=0, shuffle=False)
+    loss = tl.evaluate(model, others, tl.losses.classification())["loss"]
+    assert values["valid_loss"] == pytest.approx(loss, rel=0.05)
+
+
+def make_whole(part: tl.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = next(iter(tl.make_loader(part, len(part), seed=0, shuffle=False)))
+    return torch.nn.functional.avg_pool2d(x, 2), y
+
+
+def test_the_signal_is_measured_without_a_trace() -> None:
+    torch.manual_seed(0)
+    model = tl.models.DeepMLP(6, 5, 3, 4, norm="batch", residual=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x, y = torch.randn(30, 6), torch.randint(4, (30,))
+    forward, backward = signal(model, x, y)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    h = x.clone()
+    outputs = [h := layer(h) for layer in model[1:-1]]
+    loss = torch.nn.functional.cross_entropy(model[-1](h), y)
+    gradients = torch.autograd.grad(loss, outputs)
+    assert backward == pytest.approx([each.norm().item() for each in gradients], rel=1e-4)
+    assert forward == pytest.approx([h.var(0, correction=0).mean().sqrt().item() for h in outputs], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -159,6 +199,9 @@ def test_the_sweep_view_finds_too_low_and_too_high() -> None:
         (lambda: tl.panels.LossLab().run(loss="pinball", quantile=90), "quantile=90 is outside"),
         (lambda: tl.panels.OptimizerRace().run(on="hill"), "unknown ground 'hill'"),
         (lambda: tl.panels.OptimizerRace().run(optimizers=["Adm"]), "unknown optimizer 'Adm'"),
+        (lambda: tl.panels.SignalLab().run(norm="bach"), "unknown norm 'bach': did you mean 'batch'"),
+        (lambda: tl.panels.SignalLab().run(activation="swish"), "unknown activation 'swish'"),
+        (lambda: tl.panels.SignalLab().run(scale=-1.0), r"scale=-1\.0 is not a number above 0"),
         (lambda: tl.panels.RateLab().run(view="rates"), "unknown view 'rates'"),
         (lambda: tl.panels.RateLab().run(view="range", optimizer="Lion"), "unknown optimizer 'Lion'"),
         (lambda: tl.panels.RateLab().run(view="sweep", optimizer="Lion"), "unknown optimizer 'Lion'"),

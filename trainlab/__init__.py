@@ -52,6 +52,8 @@ _HOMES = {
     "EarlyStopping": "observers",
     "BestModel": "observers",
     "JsonLines": "observers",
+    "activation_stats": "diagnostics",
+    "ActivationStats": "diagnostics",
     "lr_range_test": "rates",
     "LrRangeReport": "rates",
     "plots": "plots",
@@ -73,6 +75,7 @@ _HOMES = {
     "solution": "course.exercises",
     "progress": "course.exercises",
     "predict": "course.predictions",
+    "project": "course.projects",
 }
 
 

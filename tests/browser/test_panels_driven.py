@@ -54,9 +54,14 @@ kept(live(not_a_number))""",
     if event.step == 5:
         open("labels.csv")
 kept(live(observers=[reads]))""",
+    """signal = kept(tl.panels.SignalLab())
+signal.epochs = 200  # as many as a quick machine needs to be watched
+signal""",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE = range(1, 8)
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL = range(1, 9)
 RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
+RUNS["SignalLab"] = SIGNAL
+FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab")]
 
 
 def _missing() -> str | None:
@@ -173,7 +178,7 @@ def _go_back(panel: PanelPage) -> None:
     assert panel.steps() == [back] * len(now)
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "OptimizerRace"])
+@pytest.mark.parametrize("name", FORK)
 def test_a_fork_has_curves_of_its_own_and_a_reset_keeps_the_old_ones_faint(
     notebook: NotebookPage, name: str
 ) -> None:
@@ -315,6 +320,33 @@ def test_every_control_of_loop_and_curves(notebook: NotebookPage) -> None:
     _train(panel, 8)  # the curves of this panel get a point at the end of an epoch
     panel.draws(f"rate {rate}")
     moved |= {"learning rate"} | _charts_answer(panel, "Loss") | _charts_answer(panel, "Accuracy")
+    _assert_all(panel, moved)
+
+
+def test_every_control_of_the_signal_lab(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, SIGNAL)
+    moved = {"Start", "Step", "Stop", "Reset", "Go back to step"}
+    moved |= {"Forward: how much images differ", "Backward: what arrives of the gradient"}
+    for name in ("hidden layers", "weight scale"):
+        picture = panel.picture()
+        panel.move(name)
+        panel.changes(picture)  # the signal before the first step
+        panel.says("step 0")
+        moved.add(name)
+    panel.move("hidden layers", "Home")
+    panel.says("1 layers of 241")
+    panel.move("hidden layers")
+    panel.says("2 layers of 142")
+    for name, option in (("activation:", "tanh"), ("normalisation:", "layer"), ("layers:", "residual")):
+        picture = panel.picture()
+        moved.add(_choose(panel, name, option))
+        panel.changes(picture)
+    rate = panel.move("learning rate")
+    _train(panel, 25)
+    panel.move("learning rate")
+    _train(panel, 8)
+    moved |= {"learning rate"} | _charts_answer(panel, "Loss")
+    assert float(rate) > 0
     _assert_all(panel, moved)
 
 
@@ -487,7 +519,7 @@ WIDTHS = (1280, 1920)
 
 
 def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: NotebookPage) -> None:
-    """All five with runs in them, forks and marks included; a theme switch draws every chart anew."""
+    """All with runs in them, forks and marks included; a theme switch draws every chart anew."""
     panels = _five(notebook)
     pictures: dict[str, list[str]] = {}
     ARTEFACTS.mkdir(exist_ok=True)
@@ -495,7 +527,7 @@ def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: No
     for theme in ("light", "dark"):
         notebook.set_theme(theme)
         for width in WIDTHS:
-            notebook.page.set_viewport_size({"width": width, "height": 3800})  # all five in sight
+            notebook.page.set_viewport_size({"width": width, "height": 4700})  # all in sight
             notebook.scroll(0)
             for name, panel in panels.items():
                 pictures.setdefault(f"{name} {width}", []).append(panel.picture())
@@ -521,7 +553,7 @@ def _five(notebook: NotebookPage) -> dict[str, PanelPage]:
         _train(panel, 25)
         panel.move("learning rate of SGD" if cell == RACE else "learning rate")
         _train(panel, 25)
-        if cell != RACE:
+        if name in FORK:
             panel.press("Fork")
             panel.says("run B")
             panel.one_step()

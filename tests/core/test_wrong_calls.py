@@ -20,7 +20,7 @@ from trainlab.rates import range_report
 PACKAGE = Path(tl.__file__).parent
 CORE = [
     *(f"{name}.py" for name in ("errors", "randomness", "events", "state", "precision", "losses", "models")),
-    *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py"),
+    *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py", "diagnostics.py"),
     *(f"loop/{name}.py" for name in ("config", "evaluation", "finite", "run", "step", "training")),
     *(f"data/{name}.py" for name in ("dataset", "splits", "loaders", "batches")),
 ]
@@ -550,6 +550,47 @@ CASES: list[tuple[str, Call, str]] = [
     ("no outputs", lambda s: tl.models.CNN(1, 0), "outputs=0 is not a whole number"),
     ("blocks below 1", lambda s: tl.models.ResNet(1, 2, blocks=0), "blocks=0 is not a whole number"),
     ("dropout of 1", lambda s: tl.models.MLP(2, [3], 2, dropout=1.0), r"dropout=1\.0 is outside \[0, 1\)"),
+    (
+        "an unknown norm",
+        lambda s: tl.models.DeepMLP(2, 3, 2, 2, norm="bach"),
+        "unknown norm 'bach': did you mean 'batch'",
+    ),
+    (
+        "an unknown activation of a layer",
+        lambda s: tl.models.DeepLayer(2, 3, activation="rellu"),
+        "unknown activation 'rellu': did you mean",
+    ),
+    (
+        "an unknown cell",
+        lambda s: tl.models.Recurrent(2, 3, 2, cell="lsmt"),
+        "unknown cell 'lsmt': did you mean 'lstm'",
+    ),
+    (
+        "a residual layer that changes the width",
+        lambda s: tl.models.DeepLayer(2, 3, residual=True),
+        "a residual layer from 2 to 3 cannot add its input: give it one width",
+    ),
+    (
+        "weights of no variance",
+        lambda s: tl.models.DeepLayer(2, 3, scale=0.0),
+        r"scale=0\.0 is not a number above 0",
+    ),
+    (
+        "a budget that is too small",
+        lambda s: tl.models.widest(20, 30, 2, 4),
+        "budget=20 is below 41, which a width of 1 needs: raise the budget",
+    ),
+    # diagnostics
+    (
+        "one row to measure the spread over rows",
+        lambda s: tl.activation_stats(s.other, torch.ones(1, 2)),
+        "the batch has 1 row: rows differ from two on",
+    ),
+    (
+        "a part that is not there",
+        lambda s: tl.activation_stats(s.other, torch.ones(3, 2), of=nn.LSTM),
+        "the model has no part of kind LSTM: print",
+    ),
     # schedules
     (
         "a schedule of a model",

@@ -4,6 +4,8 @@ from .first_steps import FirstRun, LoopAndCurves
 from .loss_lab import LossLab
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
+from .signal import SignalLab
+from .split_and_seal import SplitAndSeal
 
 __all__ = [
     "FirstRun",
@@ -14,4 +16,6 @@ __all__ = [
     "RangeTest",
     "RateLab",
     "ScheduleBoard",
+    "SignalLab",
+    "SplitAndSeal",
 ]
