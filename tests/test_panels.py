@@ -19,6 +19,7 @@ from trainlab.widgets.sliders import Slider, rates
 PANELS: dict[str, Callable[[], Any]] = {
     "first run": lambda: tl.panels.FirstRun(),
     "curves": lambda: tl.panels.LoopAndCurves(),
+    "losses": lambda: tl.panels.LossLab(),
     "race": lambda: tl.panels.OptimizerRace(),
     "schedules": lambda: tl.panels.ScheduleBoard(),
     "desk": lambda: tl.panels.AugmentationDesk(),
@@ -59,6 +60,8 @@ def test_a_first_run_is_what_fit_gives() -> None:
     [
         lambda: tl.panels.FirstRun().run(epochs=1),
         lambda: tl.panels.LoopAndCurves().run(rows=100, epochs=2),
+        lambda: tl.panels.LossLab().run(loss="half MSE, half L1", steps=20),
+        lambda: tl.panels.LossLab().run(on="defaults", smoothing=0.1, steps=20),
         lambda: tl.panels.OptimizerRace().run(steps=20),
         lambda: tl.panels.OptimizerRace().run(on="digits", optimizers=["Adam"], steps=5),
         lambda: tl.panels.AugmentationDesk().run(turn=15, brightness=0.3, blend="cutmix", steps=20),
@@ -109,6 +112,30 @@ def test_a_racer_that_diverges_is_a_result() -> None:
     values = tl.panels.OptimizerRace().run(on="valley", optimizers={"SGD": 0.1, "Adam": 0.1})
     assert values["SGD"]["status"] == "diverged"
     assert values["Adam"]["status"] == "finished"
+
+
+@pytest.mark.parametrize("quantile", [0.25, 0.9])
+def test_the_lab_says_the_quantile_that_was_asked_for(quantile: float) -> None:
+    assert tl.panels.LossLab().run(loss="pinball", quantile=quantile)["below"] == pytest.approx(
+        quantile, abs=0.05
+    )
+
+
+def test_the_lab_says_what_each_loss_asks_for() -> None:
+    lab = tl.panels.LossLab()
+    sound, slipped = lab.run(loss="MSE"), lab.run(loss="MSE", misprints=0.02)
+    deaf = lab.run(loss="L1", misprints=0.02)
+    assert slipped["mean_said"] >= sound["mean_said"] + 10
+    assert sound["below"] > 0.53 and slipped["below"] > 0.65
+    assert deaf["below"] == pytest.approx(0.5, abs=0.05)
+    wide, narrow = (lab.run(loss="Huber", delta=delta)["below"] for delta in (400.0, 1.0))
+    assert wide > narrow
+    plain, weighted = (lab.run(on="defaults", weight=weight) for weight in (1.0, 29.0))
+    assert plain["mean_said"] == pytest.approx(plain["defaulted"], abs=0.01)
+    assert weighted["mean_said"] > 4 * plain["mean_said"]
+    assert weighted["found"] > plain["found"] + 0.4
+    smoothed = lab.run(on="defaults", smoothing=0.2)
+    assert smoothed["mean_said"] > 2 * plain["mean_said"] and smoothed["found"] < 0.1
 
 
 def test_the_range_view_is_the_range_test() -> None:
@@ -171,6 +198,10 @@ def test_the_signal_is_measured_without_a_trace() -> None:
     [
         (lambda: tl.panels.FirstRun().run(model="GPT"), "unknown model 'GPT'"),
         (lambda: tl.panels.LoopAndCurves().run(rows=10**6), "there are 3500 training rows"),
+        (lambda: tl.panels.LossLab().run(on="hotels"), "unknown ground 'hotels'"),
+        (lambda: tl.panels.LossLab().run(loss="L2"), "unknown loss 'L2'"),
+        (lambda: tl.panels.LossLab().run(misprints=2), "misprints=2 is no share"),
+        (lambda: tl.panels.LossLab().run(loss="pinball", quantile=90), "quantile=90 is outside"),
         (lambda: tl.panels.OptimizerRace().run(on="hill"), "unknown ground 'hill'"),
         (lambda: tl.panels.OptimizerRace().run(optimizers=["Adm"]), "unknown optimizer 'Adm'"),
         (lambda: tl.panels.AugmentationDesk().run(flip="upwards"), "unknown flip 'upwards'"),
@@ -318,6 +349,42 @@ def test_a_race_that_is_begun_anew_leaves_the_curves_of_all_racers() -> None:
     assert [(curve.name, curve.style) for curve in race.earlier[0]] == [("SGD", "faint"), ("Adam", "faint")]
     shown = race.losses.frame["curves"]
     assert [each["style"] for each in shown[:2]] == ["faint", "faint"]
+
+
+def test_a_loss_that_is_changed_in_a_run_moves_the_answer_of_that_run() -> None:
+    lab = tl.panels.LossLab()
+    lab.steps = 120
+    lab.step_button.click()
+    assert lab.wait(60)
+    run, before = lab.runs[0], lab.price_pull.text()
+    lab.loss.value = "pinball"
+    assert lab.wait(60)
+    assert lab.quantile.layout.display == "" and lab.price_pull.text() != before
+    started(lab)
+    assert lab.runs == [run] and run.state.step == 120
+    assert run.values()["below"] > 0.75
+    lab.quantile.place = 0
+    lab.misprints.place = 2  # begins a new run
+    lab.wait(60)
+    assert lab.ask.quantile == 0.05 and lab.ask.misprints == 0.02 and lab.runs[0] is not run
+    lab.on.value = "defaults"
+    assert lab.wait(60)
+    assert lab.runs[0].state.step == 0 and lab.charts()[0] is lab.defaults
+
+
+def test_the_pulls_of_the_lab_are_those_of_torch() -> None:
+    lab = tl.panels.LossLab()
+    lab.run(loss="Huber", delta=20.0, steps=1)
+    assert "Huber: 20 at 150" in lab.price_pull.text()
+    lab.run(on="defaults", weight=3.0, steps=1)
+    curves = lab.default_pull._data[0]
+    logits = torch.tensor(curves[0].x, requires_grad=True)
+    yes = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.ones_like(logits), pos_weight=torch.tensor(3.0), reduction="sum"
+    )
+    torch.testing.assert_close(
+        torch.tensor(curves[0].y), -torch.autograd.grad(yes, logits)[0], atol=1e-5, rtol=0
+    )
 
 
 def test_errors_are_said_in_the_panel() -> None:

@@ -198,7 +198,9 @@ class LossLab(RunPanel):
             raise unknown_name("ground", on, _MODELS)
         if not 0 <= misprints < 1:
             raise TrainlabError(f"misprints={misprints} is no share: use 0.02, say")
-        self.ask = Ask(on, loss, delta, quantile, misprints, weight, smoothing)
+        ask = Ask(on, loss, delta, quantile, misprints, weight, smoothing)
+        ask.loss_fn()  # its complaints come before anything is changed
+        self.ask = ask
         self.seed, self.steps = seed, steps
         lr = _MODELS[on][1] if lr is None else lr
         with preserve_rng():
