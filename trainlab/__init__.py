@@ -43,6 +43,7 @@ _HOMES = {
     "Progress": "observers",
     "EarlyStopping": "observers",
     "BestModel": "observers",
+    "DropoutSchedule": "observers",
     "JsonLines": "observers",
     "lr_range_test": "rates",
     "LrRangeReport": "rates",

@@ -1,4 +1,4 @@
-"""The small models of the course: an MLP, a CNN and a ResNet."""
+"""The small models of the course: an MLP, a CNN and a ResNet; and a layer that torch lacks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .errors import TrainlabError, unknown_name
 
@@ -44,7 +45,7 @@ class MLP(nn.Sequential):
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", activation, ACTIVATIONS)
         _check_sizes(inputs=inputs, outputs=outputs, **{f"hidden[{k}]": n for k, n in enumerate(hidden)})
-        _check_dropout(dropout)
+        _check_share("dropout", dropout)
         layers: list[nn.Module] = [nn.Flatten()]
         width = inputs
         for size in hidden:
@@ -61,6 +62,31 @@ class MLP(nn.Sequential):
         """A layer, or for a slice such as `model[:-1]` those layers as an nn.Sequential."""
         layers = list(self)
         return nn.Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
+
+
+class DropConnect(nn.Linear):
+    """A linear layer that is trained with a random share `p` of its weights silenced at each step.
+
+    The weights that stay are divided by 1 - p, so that the expected output is the layer's own, and eval
+    mode uses all of them as they are. One draw serves all rows of a batch; the bias is never silenced.
+    Input (N, inputs), output (N, outputs); the state dict is that of nn.Linear.
+    Raises TrainlabError if `p` is outside [0, 1).
+    Source: Wan et al., Regularization of Neural Networks using DropConnect, 2013 (there one draw a row,
+    and a Gaussian approximation in place of the mean network).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, p: float = 0.5, bias: bool = True) -> None:
+        _check_sizes(inputs=inputs, outputs=outputs)
+        _check_share("p", p)
+        super().__init__(inputs, outputs, bias)
+        self.p = p
+
+    def forward(self, input: Tensor) -> Tensor:
+        # F.dropout silences and rescales; on the weights it is DropConnect
+        return F.linear(input, F.dropout(self.weight, self.p, self.training), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, p={self.p}"
 
 
 class CNN(nn.Module):
@@ -81,7 +107,7 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(channels=channels, outputs=outputs, **{f"widths[{k}]": n for k, n in enumerate(widths)})
-        _check_dropout(dropout)
+        _check_share("dropout", dropout)
         stages: list[nn.Module] = []
         for width in widths:
             stages.append(nn.Conv2d(channels, width, 3, padding=1, bias=not norm))
@@ -170,6 +196,6 @@ def _check_sizes(**sizes: int) -> None:
             raise TrainlabError(f"{name}={size!r} is not a whole number from 1 on")
 
 
-def _check_dropout(dropout: float) -> None:
-    if not 0.0 <= dropout < 1.0:
-        raise TrainlabError(f"dropout={dropout!r} is outside [0, 1): 0.5 drops half of the values")
+def _check_share(name: str, share: float) -> None:
+    if not 0.0 <= share < 1.0:
+        raise TrainlabError(f"{name}={share!r} is outside [0, 1): 0.5 drops half of the values")

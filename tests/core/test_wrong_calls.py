@@ -447,6 +447,19 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     ("min_delta below 0", lambda s: tl.BestModel(s.state, min_delta=-1), "min_delta=-1 is below 0"),
     ("patience 0", lambda s: tl.EarlyStopping(0), "patience=0 is not a number of validations"),
+    (
+        "a dropout schedule without dropout",
+        lambda s: tl.DropoutSchedule(
+            tl.TrainState(plain := torch.nn.Linear(2, 2), torch.optim.SGD(plain.parameters())),
+            lambda done: 0.5,
+        ),
+        "Linear has no dropout layer to schedule: build it with dropout=0.5",
+    ),
+    (
+        "a dropout schedule out of range",
+        lambda s: tl.DropoutSchedule(s.state, lambda done: 1.5),
+        r"controls\.dropout=1\.5 is outside \[0, 1\)",
+    ),
     ("nothing to restore", lambda s: tl.BestModel(s.state).restore(), "no validation has been seen yet"),
     (
         "a metric that is not measured",
@@ -468,6 +481,8 @@ CASES: list[tuple[str, Call, str]] = [
     ("no outputs", lambda s: tl.models.CNN(1, 0), "outputs=0 is not a whole number"),
     ("blocks below 1", lambda s: tl.models.ResNet(1, 2, blocks=0), "blocks=0 is not a whole number"),
     ("dropout of 1", lambda s: tl.models.MLP(2, [3], 2, dropout=1.0), r"dropout=1\.0 is outside \[0, 1\)"),
+    ("dropconnect of 1", lambda s: tl.models.DropConnect(2, 3, p=1.0), r"p=1\.0 is outside \[0, 1\)"),
+    ("dropconnect to nothing", lambda s: tl.models.DropConnect(2, 0), "outputs=0 is not a whole number"),
     # schedules
     (
         "a schedule of a model",
