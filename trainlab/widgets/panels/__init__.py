@@ -3,6 +3,7 @@
 from .first_steps import FirstRun, LoopAndCurves
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
+from .rescue import Rescue
 
 __all__ = [
     "FirstRun",
@@ -11,5 +12,6 @@ __all__ = [
     "OptimizerRace",
     "RangeTest",
     "RateLab",
+    "Rescue",
     "ScheduleBoard",
 ]
