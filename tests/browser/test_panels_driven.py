@@ -54,9 +54,19 @@ kept(live(not_a_number))""",
     if event.step == 5:
         open("labels.csv")
 kept(live(observers=[reads]))""",
+    """rescue = kept(tl.panels.Rescue())
+rescue.sliders["epochs"].move_to(500)  # as many as a quick machine needs to be watched
+rescue""",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE = range(1, 8)
-RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, RESCUE = range(1, 9)
+RUNS = {
+    "FirstRun": FIRST,
+    "LoopAndCurves": CURVES,
+    "OptimizerRace": RACE,
+    "LiveRun": LIVE,
+    "Rescue": RESCUE,
+}
+WITHOUT_FORK = {"OptimizerRace": "learning rate of SGD", "Rescue": "dropout"}  # and what is moved instead
 
 
 def _missing() -> str | None:
@@ -173,7 +183,7 @@ def _go_back(panel: PanelPage) -> None:
     assert panel.steps() == [back] * len(now)
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "OptimizerRace"])
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in WITHOUT_FORK])
 def test_a_fork_has_curves_of_its_own_and_a_reset_keeps_the_old_ones_faint(
     notebook: NotebookPage, name: str
 ) -> None:
@@ -419,6 +429,43 @@ def test_every_control_of_the_rate_lab(notebook: NotebookPage) -> None:
     _assert_all(panel, moved)
 
 
+def test_every_control_of_the_rescue(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, RESCUE)
+    moved = {"Start", "Step", "Stop", "Reset", "Go back to step", "Open the seal"}
+    panel.press("Open the seal")
+    panel.says("nothing to score yet")
+    panel.move("training rows", "Home")  # an epoch is one step
+    panel.says("50 rows")
+    outcomes = {_two_steps(panel)}
+    structure = ("false labels", "hidden units", "DropConnect", "label smoothing", "training rows", "epochs")
+    for name in structure:
+        picture = panel.picture()
+        panel.move(name, "ArrowLeft" if name == "epochs" else "ArrowRight")
+        panel.says("step 0")
+        panel.changes(picture)
+        outcomes.add(_two_steps(panel))
+        moved.add(name)
+    assert len(outcomes) == 1 + len(structure), f"a control has no effect: {outcomes}"
+    for name in ("dropout", "weight decay"):
+        value = panel.move(name)
+        _train(panel, 8)  # the curves of this panel get a point at the end of an epoch
+        panel.draws(f"{name} {value}")
+        moved.add(name)
+    picture = panel.picture()
+    panel.press("Open the seal")
+    panel.says("You would have reported")
+    panel.changes(picture)
+    panel.press("Open the seal")
+    panel.says("Opened 2 times")
+    for title in ("Right", "Loss", "What would you report?"):
+        moved |= _charts_answer(panel, title)
+    panel.move("patience")
+    moved.add("patience")
+    panel.press("Start")
+    panel.says(r"stopped.*step \d+ of", 30)
+    _assert_all(panel, moved)
+
+
 def test_every_control_of_a_live_run(notebook: NotebookPage) -> None:
     panel = _shown(notebook, LIVE)
     panel.one_step()
@@ -487,15 +534,15 @@ WIDTHS = (1280, 1920)
 
 
 def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: NotebookPage) -> None:
-    """All five with runs in them, forks and marks included; a theme switch draws every chart anew."""
-    panels = _five(notebook)
+    """All of them with runs in them, forks and marks included; a theme switch draws every chart anew."""
+    panels = _all(notebook)
     pictures: dict[str, list[str]] = {}
     ARTEFACTS.mkdir(exist_ok=True)
     flaws = []
     for theme in ("light", "dark"):
         notebook.set_theme(theme)
         for width in WIDTHS:
-            notebook.page.set_viewport_size({"width": width, "height": 3800})  # all five in sight
+            notebook.page.set_viewport_size({"width": width, "height": 4800})  # all in sight
             notebook.scroll(0)
             for name, panel in panels.items():
                 pictures.setdefault(f"{name} {width}", []).append(panel.picture())
@@ -507,7 +554,7 @@ def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: No
     assert all(light != dark for light, dark in pictures.values()), "a theme switch is not drawn"
 
 
-def _five(notebook: NotebookPage) -> dict[str, PanelPage]:
+def _all(notebook: NotebookPage) -> dict[str, PanelPage]:
     """Every panel, paused in the middle of a run, with a mark; those that fork are forked."""
     from browser.panel_page import PanelPage
 
@@ -519,9 +566,9 @@ def _five(notebook: NotebookPage) -> dict[str, PanelPage]:
             panel.says("Suggested rate")
             continue
         _train(panel, 25)
-        panel.move("learning rate of SGD" if cell == RACE else "learning rate")
+        panel.move(WITHOUT_FORK.get(name, "learning rate"))
         _train(panel, 25)
-        if cell != RACE:
+        if name not in WITHOUT_FORK:
             panel.press("Fork")
             panel.says("run B")
             panel.one_step()

@@ -88,7 +88,7 @@ def plot_course(after: Sequence[tuple[float, float, float, float]]) -> None:
     axes[1].legend(loc="lower right")
 
 
-def plot_ladder(ladders: Mapping[str, Mapping[str, Gains]], *, unit: str) -> Axes:
+def plot_ladder(ladders: Mapping[str, Gains], *, unit: str) -> Axes:
     """Draw what each rung gained, a dot for each seed and a bar from mean - sd to mean + sd.
 
     ladders: for each condition, rung -> gains of its seeds.

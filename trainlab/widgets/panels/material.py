@@ -43,7 +43,9 @@ def few_digits(rows: int, false_labels: float, seed: int) -> tuple[Tensor, Tenso
 
     Raises TrainlabError if there are not so many, or the share is outside [0, 1].
     """
-    features, targets = small_digits().train.tensors
+    drawn_from = small_digits().train
+    assert isinstance(drawn_from, Dataset)
+    features, targets = drawn_from.tensors
     if not 1 <= rows <= len(targets):
         raise TrainlabError(f"rows={rows}: there are {len(targets)} digits to draw from, use 1 or more")
     if not 0.0 <= false_labels <= 1.0:

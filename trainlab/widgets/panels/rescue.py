@@ -24,7 +24,7 @@ from ..charts import Axis, BarChart, Chart, Curve, CurveChart, Mark
 from ..live import LiveRun
 from ..panel import RunPanel, beside, button, curve, row, show_settings
 from ..sliders import Slider
-from .material import batches, few_digits, small_digits
+from .material import few_digits, small_digits
 
 _LR = 3e-3  # Adam's
 
@@ -113,7 +113,7 @@ class Rescue(RunPanel):
             "hidden": ("hidden units", [4, 8, 16, 32, 64, 128, 256, 512], "capacity"),
             "drop_connect": ("DropConnect", [0, 0.2, 0.5, 0.8], "share of the weights silenced"),
             "smoothing": ("label smoothing", [0, 0.1, 0.2, 0.3], "share spread over all classes"),
-            "epochs": ("epochs", [10, 20, 40, 60, 120], "length of a run"),
+            "epochs": ("epochs", [10, 20, 40, 60, 120, 500], "length of a run"),
             "dropout": ("dropout", [0, 0.2, 0.5, 0.8, 0.9], "share of hidden units silenced"),
             "weight_decay": ("weight decay", [0, 0.3, 1, 3, 10, 30], "AdamW's, of the matrices"),
             "patience": ("patience", [0, 2, 5, 10, 20], "validations without a better loss; 0: no end"),
@@ -211,7 +211,7 @@ class Rescue(RunPanel):
             make_loader(learned, 50, seed=self.seed, shuffle=True),
             classification(label_smoothing=given.smoothing),
             TrainConfig(epochs=given.epochs),
-            valid=batches(small_digits().valid, 200, 0, shuffle=False),
+            valid=make_loader(small_digits().valid, 200, seed=0, shuffle=False),
             name=f"{given.rows} rows",
             observers=[self._watch],
         )
