@@ -24,6 +24,7 @@ PANELS: dict[str, Callable[[], Any]] = {
     "schedules": lambda: tl.panels.ScheduleBoard(),
     "desk": lambda: tl.panels.AugmentationDesk(),
     "signal": lambda: tl.panels.SignalLab(),
+    "rescue": lambda: tl.panels.Rescue(),
 }
 
 
@@ -70,6 +71,7 @@ def test_a_first_run_is_what_fit_gives() -> None:
         lambda: tl.panels.RateLab().run(view="sweep", epochs=1),
         lambda: tl.panels.SignalLab().run(depth=4, norm="batch", residual=True),
         lambda: tl.panels.SplitAndSeal().run(data="credit defaults"),
+        lambda: tl.panels.Rescue().run(dropout=0.5, drop_connect=0.2, epochs=3, unseal=True),
     ],
 )
 def test_run_gives_plain_values_twice_the_same_and_leaves_randomness_alone(call: Callable[[], Any]) -> None:
@@ -193,6 +195,108 @@ def test_the_signal_is_measured_without_a_trace() -> None:
     assert forward == pytest.approx([h.var(0, correction=0).mean().sqrt().item() for h in outputs], rel=1e-4)
 
 
+def rescued(**settings: Any) -> tuple[Any, dict[str, Any]]:
+    panel = tl.panels.Rescue()
+    return panel, panel.run(epochs=20, seed=2, unseal=True, **settings)
+
+
+def by_hand(
+    *, dropout: float = 0.0, drop_connect: float = 0.0, weight_decay: float = 0.0, smoothing: float = 0.0
+) -> Any:
+    """The network of the rescue panel, trained without the panel: 200 digits, a quarter of them false."""
+    rows = material.few_digits(200, 0.25, 2)
+    tl.seed_everything(2)
+    first = tl.models.DropConnect(196, 128, p=drop_connect)
+    last = tl.models.DropConnect(128, 10, p=drop_connect)
+    drop = torch.nn.Dropout(dropout)
+    model = torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.ReLU(), drop, last)
+    groups = [{"params": [first.weight, last.weight], "weight_decay": weight_decay}]
+    groups.append({"params": [first.bias, last.bias], "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups, 3e-3)
+    for epoch in range(20):
+        for x, y in tl.make_loader(rows, 50, seed=2, shuffle=True).batches(epoch):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y, label_smoothing=smoothing).backward()
+            optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"dropout": 0.8}, {"drop_connect": 0.5}, {"weight_decay": 3.0}, {"smoothing": 0.2}]
+)
+def test_a_rescue_is_the_loop_by_hand(settings: dict[str, float]) -> None:
+    panel, values = rescued(**settings)
+    model = by_hand(**settings).eval()
+    for got, expected in zip(panel.runs[0].state.model.parameters(), model.parameters()):
+        torch.testing.assert_close(got, expected)
+    x, y = material.small_digits().test.tensors
+    with torch.no_grad():
+        assert values["sealed"] == float(f"{(model(x).argmax(1) == y).float().mean():.3g}")
+
+
+def test_few_digits_have_the_share_of_false_labels_that_was_asked_for() -> None:
+    x, y = material.few_digits(200, 0.25, 5)
+    truth_x, truth = material.few_digits(200, 0.0, 5)
+    assert torch.equal(x, truth_x)
+    assert (y != truth).sum() == 50
+    assert set(y.tolist()) == set(range(10))
+    seen = {tuple(image.flatten().tolist()) for image in material.small_digits().test.features}
+    assert not seen & {tuple(image.flatten().tolist()) for image in x}, "a sealed digit was learned from"
+
+
+def test_patience_ends_the_rescue_and_the_seal_scores_the_best_weights() -> None:
+    panel = tl.panels.Rescue()
+    values = panel.run(patience=5, unseal=True)
+    run = panel.runs[0]
+    losses = run.history.column("valid_loss")
+    assert values["status"] == "stopped"
+    assert len(losses) - losses.index(min(losses)) == 6, "five in a row without a better one"
+    best = run.history.column("valid_accuracy")[losses.index(min(losses))]
+    assert values["reported"] == float(f"{best:.3g}")
+    assert best != run.history.column("valid_accuracy")[-1], "the last weights would have scored the same"
+
+
+def test_the_seal_stays_closed_until_it_is_opened_and_counts() -> None:
+    panel = tl.panels.Rescue()
+    assert "sealed" not in panel.run(epochs=2)
+    assert "sealed, 2,000: 0 (not opened)" in panel.text()
+    panel.seal_button.click()
+    assert panel.wait(20)
+    assert panel.opened == 1
+    assert "sealed digits say" in panel._status.value
+    assert "Opened" not in panel._status.value
+    panel.reset_button.click()
+    panel.wait(20)
+    assert "sealed, 2,000: 0 (not opened)" in panel.text(), "another run, another envelope"
+    panel.seal_button.click()
+    panel.wait(20)
+    assert "there is nothing to score yet" in panel._status.value
+    panel.sliders["epochs"].place = 0
+    panel.wait(20)
+    started(panel)
+    panel.seal_button.click()
+    panel.wait(20)
+    assert "Opened 2 times" in panel._status.value
+
+
+def test_a_rescue_taken_back_waits_anew() -> None:
+    panel = started(tl.panels.Rescue())
+    panel.back.place = 1
+    panel.wait(20)
+    run = panel.runs[0]
+    assert run.state.step == 50
+    panel.sliders["patience"].place = 2
+    panel.sliders["dropout"].place = 3
+    panel.wait(20)
+    started(panel)
+    assert [mark.text for mark in run.marks] == ["dropout 0.8"]
+    assert run.state.model[3].p == 0.8
+    assert run.status in ("finished", "stopped")
+    panel.back.place = 1
+    panel.wait(20)
+    assert panel.sliders["dropout"].value == 0, "the control goes back with the run"
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -230,6 +334,11 @@ def test_the_signal_is_measured_without_a_trace() -> None:
         ),
         (lambda: tl.panels.SplitAndSeal().run(data="hotel prices", split="grouped"), "have no groups"),
         (lambda: tl.panels.SplitAndSeal().run(data="silhouettes", split="timed"), "have no time"),
+        (lambda: tl.panels.Rescue().run(rows=5000), "there are 2800 digits to draw from"),
+        (lambda: tl.panels.Rescue().run(false_labels=25), "false_labels=25 is not a share"),
+        (lambda: tl.panels.Rescue().run(dropout=1.0), r"controls\.dropout=1\.0 is outside"),
+        (lambda: tl.panels.Rescue().run(drop_connect=1.0), r"p=1\.0 is outside"),
+        (lambda: tl.panels.Rescue().run(smoothing=1.0), "label_smoothing=1.0 is outside"),
         (lambda: rates(0, 1), "low=0, high=1: a log scale needs 0 < low < high"),
     ],
 )

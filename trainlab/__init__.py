@@ -52,6 +52,7 @@ _HOMES = {
     "Progress": "observers",
     "EarlyStopping": "observers",
     "BestModel": "observers",
+    "DropoutSchedule": "observers",
     "JsonLines": "observers",
     "activation_stats": "diagnostics",
     "ActivationStats": "diagnostics",

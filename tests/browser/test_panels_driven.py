@@ -61,11 +61,15 @@ signal""",
 desk.steps = 3000
 desk""",
     "kept(tl.panels.SplitAndSeal())",
+    """rescue = kept(tl.panels.Rescue())
+rescue.sliders["epochs"].move_to(500)  # as many as a quick machine needs to be watched
+rescue""",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL = range(1, 11)
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL, RESCUE = range(1, 12)
 RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
-RUNS |= {"SignalLab": SIGNAL, "AugmentationDesk": DESK}
-FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab")]
+RUNS |= {"SignalLab": SIGNAL, "AugmentationDesk": DESK, "Rescue": RESCUE}
+FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab", "Rescue")]
+MOVED = {"OptimizerRace": "learning rate of SGD", "Rescue": "dropout"}  # in the place of the learning rate
 
 
 def _missing() -> str | None:
@@ -498,6 +502,43 @@ def test_every_control_of_split_and_seal(notebook: NotebookPage) -> None:
     _assert_all(panel, moved)
 
 
+def test_every_control_of_the_rescue(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, RESCUE)
+    moved = {"Start", "Step", "Stop", "Reset", "Go back to step", "Open the seal"}
+    panel.press("Open the seal")
+    panel.says("nothing to score yet")
+    panel.move("training rows", "Home")  # an epoch is one step
+    panel.says("50 rows")
+    outcomes = {_two_steps(panel)}
+    structure = ("false labels", "hidden units", "DropConnect", "label smoothing", "training rows", "epochs")
+    for name in structure:
+        picture = panel.picture()
+        panel.move(name, "ArrowLeft" if name == "epochs" else "ArrowRight")
+        panel.says("step 0")
+        panel.changes(picture)
+        outcomes.add(_two_steps(panel))
+        moved.add(name)
+    assert len(outcomes) == 1 + len(structure), f"a control has no effect: {outcomes}"
+    for name in ("dropout", "weight decay"):
+        value = panel.move(name)
+        _train(panel, 8)  # the curves of this panel get a point at the end of an epoch
+        panel.draws(f"{name} {value}")
+        moved.add(name)
+    picture = panel.picture()
+    panel.press("Open the seal")
+    panel.says("You would have reported")
+    panel.changes(picture)
+    panel.press("Open the seal")
+    panel.says("Opened 2 times")
+    for title in ("Right", "Loss", "What would you report?"):
+        moved |= _charts_answer(panel, title)
+    panel.move("patience")
+    moved.add("patience")
+    panel.press("Start")
+    panel.says(r"stopped.*step \d+ of", 30)
+    _assert_all(panel, moved)
+
+
 def test_every_control_of_a_live_run(notebook: NotebookPage) -> None:
     panel = _shown(notebook, LIVE)
     panel.one_step()
@@ -638,7 +679,7 @@ def _all(notebook: NotebookPage) -> dict[str, PanelPage]:
             panel.says("In the envelope 0")
             continue
         _train(panel, 25)
-        panel.move("learning rate of SGD" if cell == RACE else "learning rate")
+        panel.move(MOVED.get(name, "learning rate"))
         _train(panel, 25)
         if name in FORK:
             panel.press("Fork")

@@ -564,6 +564,19 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     ("min_delta below 0", lambda s: tl.BestModel(s.state, min_delta=-1), "min_delta=-1 is below 0"),
     ("patience 0", lambda s: tl.EarlyStopping(0), "patience=0 is not a number of validations"),
+    (
+        "a dropout schedule without dropout",
+        lambda s: tl.DropoutSchedule(
+            tl.TrainState(plain := torch.nn.Linear(2, 2), torch.optim.SGD(plain.parameters())),
+            lambda done: 0.5,
+        ),
+        "Linear has no dropout layer to schedule: build it with dropout=0.5",
+    ),
+    (
+        "a dropout schedule out of range",
+        lambda s: tl.DropoutSchedule(s.state, lambda done: 1.5),
+        r"controls\.dropout=1\.5 is outside \[0, 1\)",
+    ),
     ("nothing to restore", lambda s: tl.BestModel(s.state).restore(), "no validation has been seen yet"),
     (
         "a metric that is not measured",
@@ -626,6 +639,8 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.activation_stats(s.other, torch.ones(3, 2), of=nn.LSTM),
         "the model has no part of kind LSTM: print",
     ),
+    ("dropconnect of 1", lambda s: tl.models.DropConnect(2, 3, p=1.0), r"p=1\.0 is outside \[0, 1\)"),
+    ("dropconnect to nothing", lambda s: tl.models.DropConnect(2, 0), "outputs=0 is not a whole number"),
     # schedules
     (
         "a schedule of a model",

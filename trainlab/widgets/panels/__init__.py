@@ -5,6 +5,7 @@ from .first_steps import FirstRun, LoopAndCurves
 from .loss_lab import LossLab
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
+from .rescue import Rescue
 from .signal import SignalLab
 from .split_and_seal import SplitAndSeal
 
@@ -17,6 +18,7 @@ __all__ = [
     "OptimizerRace",
     "RangeTest",
     "RateLab",
+    "Rescue",
     "ScheduleBoard",
     "SignalLab",
     "SplitAndSeal",
