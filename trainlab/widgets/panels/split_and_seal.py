@@ -445,7 +445,10 @@ class SplitAndSeal(Panel):
             return f"{held}Start grows a forest on the rows outside it; the score is the {case.metric}."
         both = self.straddling()
         tell = f", {both} groups with rows on both sides of the cut" if both else ""
-        said = f"{case.metric} {self.points[-1][1]:.2f} on the part held back{tell}. "
+        trees, score = self.points[-1]
+        if self.task.status != "finished":
+            return f"{self.task.status}: {trees} of {_TREES} trees, {case.metric} {score:.2f} so far"
+        said = f"{case.metric} {score:.2f} on the part held back{tell}. "
         if not self.opened:
             return f"{said}{held}"
         after = (
