@@ -99,7 +99,7 @@ class SignalLab(RunPanel):
     def _controls(self) -> None:
         self.depth = Slider("hidden layers", [1, 2, 4, 8, 16, 32], 8, help="begins a new run", eager=False)
         self.scale = Slider(
-            "scale of the weights",
+            "weight scale",
             _SCALES,
             0.333,
             help="variance times inputs; begins a new run",
