@@ -194,7 +194,9 @@ def pinball_loss(
         )
     lack = targets - predictions
     each = torch.maximum(quantile * lack, (quantile - 1) * lack)
-    return {"mean": each.mean, "sum": each.sum, "none": lambda: each}[reduction]()
+    if reduction == "none":
+        return each
+    return each.sum() if reduction == "sum" else each.mean()
 
 
 def regression(kind: str = "mse", *, delta: float = 1.0, quantile: float = 0.5) -> LossFunction:

@@ -64,11 +64,14 @@ desk""",
     """rescue = kept(tl.panels.Rescue())
 rescue.sliders["epochs"].move_to(500)  # as many as a quick machine needs to be watched
 rescue""",
+    """losses = kept(tl.panels.LossLab())
+losses.steps = 4000  # as many as a slow machine needs to be watched
+losses""",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL, RESCUE = range(1, 12)
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL, RESCUE, LOSSES = range(1, 13)
 RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
-RUNS |= {"SignalLab": SIGNAL, "AugmentationDesk": DESK, "Rescue": RESCUE}
-FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab", "Rescue")]
+RUNS |= {"SignalLab": SIGNAL, "AugmentationDesk": DESK, "Rescue": RESCUE, "LossLab": LOSSES}
+FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab", "Rescue", "LossLab")]
 MOVED = {"OptimizerRace": "learning rate of SGD", "Rescue": "dropout"}  # in the place of the learning rate
 
 
@@ -356,6 +359,42 @@ def test_every_control_of_the_signal_lab(notebook: NotebookPage) -> None:
     for title in ("Forward: how much images differ", "Backward: what arrives of the gradient", "Loss"):
         moved |= _charts_answer(panel, title)
     _assert_all(panel, moved)
+
+
+def test_every_control_of_the_loss_lab(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, LOSSES)
+    moved = {"Start", "Step", "Stop", "Reset", "Go back to step"}
+    _train(panel, 25)
+    for loss in ("L1", "Huber", "pinball"):  # the run that is there goes on, on another loss
+        picture = panel.picture()
+        moved.add(_choose(panel, "loss:", loss))
+        panel.changes(picture)
+        panel.draws(f"loss {loss}")
+        for name in {"Huber": ["delta"], "pinball": ["quantile"]}.get(loss, []):
+            panel.draws(f"{name} {panel.move(name).removesuffix(' euros')}")
+            moved.add(name)
+    assert min(panel.steps()) >= 25
+    moved.add("learning rate")
+    rate = panel.move("learning rate", "ArrowLeft")
+    _train(panel, 8)
+    panel.draws(f"rate {float(rate):.2g}")
+    for title in ("Prices", "Pull of one booking", "Said, and come true"):
+        moved |= _charts_answer(panel, title)
+    panel.move("misprints")
+    panel.says("step 0")
+    _assert_all(panel, moved | {"misprints", "on:"})
+
+    picture = panel.picture()
+    _choose(panel, "on:", "defaults")
+    panel.changes(picture)
+    panel.says("defaults.*step 0")
+    _train(panel, 25)
+    for name in ("weight", "smoothing"):
+        panel.draws(f"{name} {panel.move(name)}")
+        moved.add(name)
+    for title in ("Defaults", "Pull of one customer", "Said, and come true"):
+        moved |= _charts_answer(panel, title)
+    _assert_all(panel, moved | {"on:"})
 
 
 def _train(panel: PanelPage, steps: int) -> None:

@@ -39,7 +39,7 @@ def worth(sizes: Sequence[int], scores: Sequence[float], reached: float) -> floa
     return float(math.exp(np.interp(reached, scores, [math.log(size) for size in sizes])))
 
 
-class Jittered(torch.utils.data.Dataset[Tensor]):
+class Jittered(torch.utils.data.Dataset[float]):
     """The specimen: rows with noise from a generator that the data set holds, as many tutorials have it."""
 
     def __init__(self, rows: int = 8) -> None:

@@ -162,7 +162,7 @@ class AugmentationDesk(RunPanel):
 
     def settings(self) -> Settings:
         """What the controls say."""
-        values = {name: slider.value for name, slider in self.sliders.items()}
+        values: dict[str, Any] = {name: slider.value for name, slider in self.sliders.items()}
         values |= {name: box.value for name, box in self.choices.items()}
         return Settings(**values | {"per_class": int(values["per_class"])})
 

@@ -21,7 +21,7 @@ from ...loop.config import TrainConfig
 from ...losses import Loss, LossFunction, binary, mixture, regression
 from ...randomness import preserve_rng, seed_everything
 from ...state import TrainState
-from ..charts import Axis, Chart, Curve, CurveChart
+from ..charts import Axis, Chart, Curve, CurveChart, Mark
 from ..live import LiveRun
 from ..panel import RunPanel, beside, choice, curve, row, show_settings
 from ..sliders import Slider, rates
@@ -29,6 +29,7 @@ from ..sliders import Slider, rates
 _FIRST_DAY, _YEAR = 183, 365.25  # the first arrival of the data is on 2 July
 _SHOWN = 240  # rows that are drawn
 _FEWEST = 10  # customers that make a dot
+_ONE_MOVE = 10  # steps
 LOSSES = ("MSE", "L1", "Huber", "pinball", "half MSE, half L1")
 
 
@@ -222,6 +223,8 @@ class LossLab(RunPanel):
             ask = replace(self.ask, **settings)
             ask.loss_fn()  # its complaints come here
             self.ask = ask
+            for run in self.runs:
+                _mark(run, *next(iter(settings.items())))
             self._lay_out()
             self._show()
 
@@ -346,8 +349,17 @@ class LossLab(RunPanel):
         ]
 
 
+def _mark(run: LiveRun, name: str, value: float | str) -> None:
+    """Note where the loss was changed; a slider that is dragged leaves one mark, and so does one place."""
+    step, last = run.state.step, run.marks[-1] if run.marks else None
+    if last and (last.x == step or (last.text.startswith(name) and step - last.x < _ONE_MOVE)):
+        run.marks.pop()
+    if step:
+        run.marks.append(Mark(step, f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}"))
+
+
 class _Amounts:
-    """An observer: what the answers amount to on unseen rows, every fifth step."""
+    """An observer: what the answers amount to on unseen rows."""
 
     def __init__(self, on: str, x: Tensor, y: Tensor) -> None:
         self.run: LiveRun | None = None
@@ -355,7 +367,7 @@ class _Amounts:
 
     def __call__(self, event: Event) -> None:
         assert self.run is not None
-        if not isinstance(event, Step) or event.step % 5:
+        if not isinstance(event, Step):
             return
         with torch.no_grad():
             said = self.run.state.model(self._x)
