@@ -254,6 +254,7 @@ def _replaces(node: ast.ClassDef) -> bool:
     known = {
         "nn.Module",
         "nn.Sequential",
+        "nn.Linear",
         "Protocol",
         "Loader",
         "Chart",

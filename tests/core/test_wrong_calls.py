@@ -567,7 +567,7 @@ CASES: list[tuple[str, Call, str]] = [
     (
         "a dropout schedule without dropout",
         lambda s: tl.DropoutSchedule(
-            tl.TrainState(plain := torch.nn.Linear(2, 2), torch.optim.SGD(plain.parameters())),
+            tl.TrainState(s.other, torch.optim.SGD(s.other.parameters())),
             lambda done: 0.5,
         ),
         "Linear has no dropout layer to schedule: build it with dropout=0.5",
