@@ -46,3 +46,99 @@ def test_a_residual_block_whose_convolutions_are_silent_passes_its_input_on() ->
 def test_batch_norm_and_dropout_stand_where_the_text_says() -> None:
     kinds = [type(layer).__name__ for layer in tl.models.MLP(4, [3], 2, norm=True, dropout=0.5)]
     assert kinds == ["Flatten", "Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear"]
+
+
+# --- deep and recurrent -------------------------------------------------------------------------------
+
+
+def test_a_deep_mlp_is_the_chain_of_its_layers() -> None:
+    torch.manual_seed(0)
+    model = tl.models.DeepMLP(12, 8, 3, 4, norm="layer", activation="tanh")
+    x = torch.randn(5, 3, 4)
+    h = x.flatten(1)
+    for layer in model[1:4]:
+        h = torch.tanh(nn.functional.layer_norm(layer.linear(h), (8,)))
+    torch.testing.assert_close(model(x), model[4](h))
+    assert tl.count_parameters(model) == 12 * 8 + 8 + 2 * (8 * 8 + 8) + 3 * 16 + 8 * 4 + 4
+
+
+def test_a_residual_layer_whose_branch_is_silent_passes_its_input_on() -> None:
+    layer = tl.models.DeepLayer(6, 6, norm="batch", residual=True)
+    nn.init.zeros_(layer.linear.weight)
+    nn.init.zeros_(layer.linear.bias)
+    x = torch.randn(9, 6)
+    assert torch.equal(layer(x), x)
+    kinds = [part.residual for part in tl.models.DeepMLP(12, 6, 4, 2, residual=True)[1:5]]
+    assert kinds == [False, True, True, True]
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_the_scale_is_the_variance_of_the_weights_times_the_inputs(scale: float) -> None:
+    torch.manual_seed(0)
+    linear = tl.models.DeepLayer(400, 300, scale=scale).linear
+    assert linear.weight.var().item() * 400 == pytest.approx(scale, rel=0.03)
+    assert not linear.bias.any()
+    plain = tl.models.DeepLayer(400, 300).linear
+    assert plain.weight.var().item() * 400 == pytest.approx(1 / 3, rel=0.03)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_a_recurrent_model_steps_through_the_rows_with_one_set_of_weights(cell: str) -> None:
+    torch.manual_seed(0)
+    model, images = tl.models.Recurrent(4, 6, 3, cell=cell), torch.rand(5, 1, 7, 4)
+    single = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[cell](4, 6)
+    single.load_state_dict({name[:-3]: value for name, value in model.memory.state_dict().items()})
+    state = None
+    for row in range(7):
+        state = single(images[:, 0, row], state)
+    last = state[0] if cell == "lstm" else state
+    torch.testing.assert_close(model(images), model.head(last))
+    torch.testing.assert_close(model(images[:, 0]), model(images))
+
+
+def test_rows_of_a_colour_image_hold_all_channels() -> None:
+    model = tl.models.Recurrent(3 * 5, 4, 2)
+    images = torch.rand(2, 3, 7, 5)
+    rows = torch.stack([images[:, :, row].flatten(1) for row in range(7)], 1)
+    torch.testing.assert_close(model(images), model(rows))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7])
+def test_the_widest_network_fits_the_budget_and_the_next_one_does_not(depth: int) -> None:
+    width = tl.models.widest(5000, 30, depth, 4)
+    counts = [tl.count_parameters(tl.models.DeepMLP(30, each, depth, 4)) for each in (width, width + 1)]
+    assert counts[0] <= 5000 < counts[1]
+
+
+def test_dropconnect_is_dropout_of_the_weights_on_the_same_draws() -> None:
+    torch.manual_seed(0)
+    layer, x = tl.models.DropConnect(6, 4, p=0.5), torch.randn(5, 6)
+    torch.manual_seed(1)
+    got = layer(x)
+    torch.manual_seed(1)
+    kept = torch.empty_like(layer.weight).bernoulli_(0.5)
+    assert 0 < kept.sum() < kept.numel()
+    torch.testing.assert_close(got, x @ (layer.weight * kept / 0.5).T + layer.bias)
+    got.sum().backward()
+    assert ((layer.weight.grad != 0) == (kept != 0)).all(), "a silenced weight has no gradient"
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.8])
+def test_dropconnect_expects_what_eval_mode_gives(p: float) -> None:
+    torch.manual_seed(0)
+    layer, x = tl.models.DropConnect(30, 4, p=p), torch.rand(3, 30)
+    with torch.no_grad():
+        draws = torch.stack([layer(x) for _ in range(4000)])
+        whole = layer.eval()(x)
+    error = draws.std(0) / 4000**0.5
+    assert ((draws.mean(0) - whole).abs() < 5 * error).all()
+    torch.testing.assert_close(whole, torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_a_dropconnect_layer_takes_the_weights_of_a_linear_one_and_says_its_p() -> None:
+    plain, layer = nn.Linear(3, 2), tl.models.DropConnect(3, 2, p=0.3)
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(layer.eval()(x), plain(x))
+    assert "p=0.3" in repr(layer)
+    assert tl.models.DropConnect(3, 2, bias=False).bias is None

@@ -20,7 +20,7 @@ from trainlab.rates import range_report
 PACKAGE = Path(tl.__file__).parent
 CORE = [
     *(f"{name}.py" for name in ("errors", "randomness", "events", "state", "precision", "losses", "models")),
-    *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py"),
+    *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py", "diagnostics.py"),
     *(f"loop/{name}.py" for name in ("config", "evaluation", "finite", "run", "step", "training")),
     *(f"data/{name}.py" for name in ("dataset", "splits", "loaders", "batches")),
 ]
@@ -225,6 +225,21 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.make_loader(s.data, 64, drop_last=True, **seed0),
         "20 rows make no full batch of 64",
     ),
+    (
+        "transforms that are not composed",
+        lambda s: tl.make_loader(s.data, 8, augment=[torch.flip], **seed0),
+        r"augment is a list, which cannot be called: give one function",
+    ),
+    (
+        "mixing without shuffling",
+        lambda s: tl.make_loader(s.data, 8, seed=0, shuffle=False, mix=lambda x, y: (x, y)),
+        "mix blends neighbours of a batch, and shuffle=False leaves them",
+    ),
+    (
+        "augmenting rows that are mappings",
+        lambda s: list(tl.make_loader([{"x": 1}] * 9, 8, augment=len, **seed0)),
+        "a row is a mapping with the keys x, and augment takes the first part",
+    ),
     ("an empty data set", lambda s: tl.make_loader([], 8, **seed0), "there is nothing to load"),
     ("a stream", lambda s: tl.make_loader((n for n in range(9)), 8, **seed0), "a generator has no length"),
     (
@@ -244,6 +259,26 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     # losses
     (
+        "soft targets that are no distributions",
+        lambda s: classify(s, torch.full((8, 3), 0.5)),
+        r"soft targets as low as 0\.5, in rows that sum to 1\.5 to 1\.5: each row must be a distribution",
+    ),
+    (
+        "soft targets below 0",
+        lambda s: classify(s, torch.tensor([[-1.0, 1.0, 1.0]] * 8)),
+        "soft targets as low as -1,",
+    ),
+    (
+        "soft targets that are not numbers",
+        lambda s: classify(s, torch.full((8, 3), math.nan)),
+        "soft targets as low as nan",
+    ),
+    (
+        "weights for fewer classes than soft targets have",
+        lambda s: classify(s, torch.full((8, 3), 1 / 3), weight=torch.ones(2)),
+        r"weight has shape \(2,\) for 3 classes",
+    ),
+    (
         "label smoothing of 1",
         lambda s: tl.losses.classification(label_smoothing=1.0),
         r"label_smoothing=1\.0 is outside",
@@ -252,6 +287,42 @@ CASES: list[tuple[str, Call, str]] = [
         "an unknown regression",
         lambda s: tl.losses.regression(kind="l3"),
         "kind='l3' is not a regression loss",
+    ),
+    ("a delta of 0", lambda s: tl.losses.regression("huber", delta=0), r"delta=0 must be above 0"),
+    (
+        "a quantile of 1",
+        lambda s: tl.losses.regression("pinball", quantile=1),
+        r"quantile=1 is outside \(0, 1\)",
+    ),
+    (
+        "a quantile in per cent",
+        lambda s: tl.losses.pinball_loss(torch.ones(2), torch.ones(2), quantile=90),
+        r"quantile=90 is outside",
+    ),
+    ("a yes that weighs nothing", lambda s: tl.losses.binary(pos_weight=0), r"pos_weight=0 must be above 0"),
+    (
+        "three classes for a yes or no",
+        lambda s: tl.losses.binary()(s.other, (torch.ones(3, 2), torch.tensor([[0, 1], [1, 0], [2, 1]]))),
+        r"targets reach from 0 to 2: .*losses\.classification",
+    ),
+    ("a mixture of nothing", lambda s: tl.losses.mixture({}), "a mixture of no parts"),
+    (
+        "a part that is to be raised",
+        lambda s: tl.losses.mixture({"a": (-1.0, tl.losses.regression())}),
+        r"weight -1\.0 of part 'a'",
+    ),
+    (
+        "parts that count different items",
+        lambda s: run(
+            s,
+            tl.losses.mixture(
+                {
+                    "plain": (1.0, tl.losses.classification()),
+                    "weighted": (1.0, tl.losses.classification(weight=torch.tensor([1.0, 2.0, 3.0]))),
+                }
+            ),
+        ),
+        "the parts count different items, .*leave out class weights",
     ),
     ("label too large", lambda s: classify(s, torch.full((8,), 3)), "target 3 is outside the classes 0 to 2"),
     ("label below 0", lambda s: classify(s, torch.full((8,), -1)), "target -1 is outside the classes"),
@@ -493,6 +564,19 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     ("min_delta below 0", lambda s: tl.BestModel(s.state, min_delta=-1), "min_delta=-1 is below 0"),
     ("patience 0", lambda s: tl.EarlyStopping(0), "patience=0 is not a number of validations"),
+    (
+        "a dropout schedule without dropout",
+        lambda s: tl.DropoutSchedule(
+            tl.TrainState(s.other, torch.optim.SGD(s.other.parameters())),
+            lambda done: 0.5,
+        ),
+        "Linear has no dropout layer to schedule: build it with dropout=0.5",
+    ),
+    (
+        "a dropout schedule out of range",
+        lambda s: tl.DropoutSchedule(s.state, lambda done: 1.5),
+        r"controls\.dropout=1\.5 is outside \[0, 1\)",
+    ),
     ("nothing to restore", lambda s: tl.BestModel(s.state).restore(), "no validation has been seen yet"),
     (
         "a metric that is not measured",
@@ -514,6 +598,49 @@ CASES: list[tuple[str, Call, str]] = [
     ("no outputs", lambda s: tl.models.CNN(1, 0), "outputs=0 is not a whole number"),
     ("blocks below 1", lambda s: tl.models.ResNet(1, 2, blocks=0), "blocks=0 is not a whole number"),
     ("dropout of 1", lambda s: tl.models.MLP(2, [3], 2, dropout=1.0), r"dropout=1\.0 is outside \[0, 1\)"),
+    (
+        "an unknown norm",
+        lambda s: tl.models.DeepMLP(2, 3, 2, 2, norm="bach"),
+        "unknown norm 'bach': did you mean 'batch'",
+    ),
+    (
+        "an unknown activation of a layer",
+        lambda s: tl.models.DeepLayer(2, 3, activation="rellu"),
+        "unknown activation 'rellu': did you mean",
+    ),
+    (
+        "an unknown cell",
+        lambda s: tl.models.Recurrent(2, 3, 2, cell="lsmt"),
+        "unknown cell 'lsmt': did you mean 'lstm'",
+    ),
+    (
+        "a residual layer that changes the width",
+        lambda s: tl.models.DeepLayer(2, 3, residual=True),
+        "a residual layer from 2 to 3 cannot add its input: give it one width",
+    ),
+    (
+        "weights of no variance",
+        lambda s: tl.models.DeepLayer(2, 3, scale=0.0),
+        r"scale=0\.0 is not a number above 0",
+    ),
+    (
+        "a budget that is too small",
+        lambda s: tl.models.widest(20, 30, 2, 4),
+        "budget=20 is below 41, which a width of 1 needs: raise the budget",
+    ),
+    # diagnostics
+    (
+        "one row to measure the spread over rows",
+        lambda s: tl.activation_stats(s.other, torch.ones(1, 2)),
+        "the batch has 1 row: rows differ from two on",
+    ),
+    (
+        "a part that is not there",
+        lambda s: tl.activation_stats(s.other, torch.ones(3, 2), of=nn.LSTM),
+        "the model has no part of kind LSTM: print",
+    ),
+    ("dropconnect of 1", lambda s: tl.models.DropConnect(2, 3, p=1.0), r"p=1\.0 is outside \[0, 1\)"),
+    ("dropconnect to nothing", lambda s: tl.models.DropConnect(2, 0), "outputs=0 is not a whole number"),
     # schedules
     (
         "a schedule of a model",
