@@ -26,6 +26,7 @@ from torch import Tensor
 from trainlab.data import catalogue, fetch
 from trainlab.data.catalogue import Card, cards, datasets, load, read_card
 from trainlab.data.fetch import Source, package_file, read_member
+from trainlab.data.readers import READERS
 from trainlab.errors import TrainlabError
 from trainlab.paths import home
 
@@ -145,16 +146,30 @@ def test_what_is_loaded_is_what_the_card_says(name: str) -> None:
     card, dataset = cards()[name], load(name)
     assert dataset.name == card.name == name
     assert len(dataset) == len(dataset.targets) == card.rows
+    if dataset.classes:
+        assert dataset.targets.dtype == torch.int64
+        assert sorted(set(dataset.targets.tolist())) == list(range(len(dataset.classes)))
+    else:
+        assert dataset.targets.dtype == torch.float32
+        assert dataset.targets.isfinite().all()
+    assert dataset.rows.tolist() == list(range(card.rows))
+    for column in (dataset.groups, dataset.time):
+        assert column.dtype == torch.int64
+        assert len(column) in (0, card.rows)
+    if card.kind == "texts":
+        assert len(dataset.texts) == card.rows
+        assert all(text.strip() == text and text for text in dataset.texts)
+        return
     assert dataset.features.dtype == torch.float32
     assert dataset.features.is_contiguous()
-    assert dataset.features.isfinite().all()
-    assert dataset.targets.dtype == torch.int64
-    assert sorted(set(dataset.targets.tolist())) == list(range(len(dataset.classes)))
-    assert dataset.rows.tolist() == list(range(card.rows))
+    assert not dataset.features.isinf().any()
     if card.kind == "images":
         assert (dataset.features.min(), dataset.features.max()) == (0, 1)
     else:
         assert len(dataset.columns) == dataset.features.shape[1]
+        for column, names in dataset.levels.items():
+            codes = dataset.features[:, dataset.columns.index(column)]
+            assert codes[codes.isfinite()].unique().tolist() == list(range(len(names)))
 
 
 def test_digits_against_scikit_learn() -> None:
@@ -207,8 +222,8 @@ def test_cards_are_complete_and_name_no_address() -> None:
         for text in (card.title, card.description, card.licence, card.citation, card.splits, *card.traps):
             assert text.strip()
             assert "  " not in text, "a line of the card was broken with its indent kept"
-        assert card.kind in ("images", "table")
-        assert card.reader in catalogue._READERS
+        assert card.kind in ("images", "table", "texts")
+        assert card.reader in READERS
         assert "://" not in path.read_text(encoding="utf-8")
         assert card.source.installed or re.fullmatch("[0-9a-f]{64}", card.source.sha256)
 

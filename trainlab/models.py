@@ -1,4 +1,4 @@
-"""The small models of the course: an MLP, a deep MLP, a CNN, a ResNet and a recurrent reader."""
+"""The small models of the course, from an MLP to a recurrent reader; and a layer that torch lacks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .errors import TrainlabError, unknown_name
 
@@ -62,7 +63,7 @@ class MLP(_Chain):
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", activation, ACTIVATIONS)
         _check_sizes(inputs=inputs, outputs=outputs, **{f"hidden[{k}]": n for k, n in enumerate(hidden)})
-        _check_dropout(dropout)
+        _check_share("dropout", dropout)
         layers: list[nn.Module] = [nn.Flatten()]
         width = inputs
         for size in hidden:
@@ -101,13 +102,13 @@ class DeepLayer(nn.Module):
         if norm not in NORMS:
             raise unknown_name("norm", norm, NORMS)
         _check_sizes(inputs=inputs, outputs=outputs)
-        if scale is not None and not 0.0 < scale < math.inf:
-            raise TrainlabError(
-                f"scale={scale!r} is not a number above 0: 2 keeps the signal of a ReLU layer"
-            )
         if residual and inputs != outputs:
             raise TrainlabError(
                 f"a residual layer from {inputs} to {outputs} cannot add its input: give it one width"
+            )
+        if scale is not None and not 0.0 < scale < math.inf:
+            raise TrainlabError(
+                f"scale={scale!r} is not a number above 0: 2 keeps the signal of a ReLU layer"
             )
         self.residual = residual
         self.linear = nn.Linear(inputs, outputs)
@@ -195,6 +196,31 @@ class Recurrent(nn.Module):
         return self.head(states[:, -1])  # -> (N,outputs)
 
 
+class DropConnect(nn.Linear):
+    """A linear layer that is trained with a random share `p` of its weights silenced at each step.
+
+    The weights that stay are divided by 1 - p, so that the expected output is the layer's own, and eval
+    mode uses all of them as they are. One draw serves all rows of a batch; the bias is never silenced.
+    Input (N, inputs), output (N, outputs); the state dict is that of nn.Linear.
+    Raises TrainlabError if `p` is outside [0, 1).
+    Source: Wan et al., Regularization of Neural Networks using DropConnect, 2013 (there one draw a row,
+    and a Gaussian approximation in place of the mean network).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, p: float = 0.5, bias: bool = True) -> None:
+        _check_sizes(inputs=inputs, outputs=outputs)
+        _check_share("p", p)
+        super().__init__(inputs, outputs, bias)
+        self.p = p
+
+    def forward(self, input: Tensor) -> Tensor:
+        # F.dropout silences and rescales; on the weights it is DropConnect
+        return F.linear(input, F.dropout(self.weight, self.p, self.training), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, p={self.p}"
+
+
 class CNN(nn.Module):
     """Stages of 3x3 convolution, ReLU and 2x2 pooling, then the mean over positions and a linear layer.
 
@@ -213,7 +239,7 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(channels=channels, outputs=outputs, **{f"widths[{k}]": n for k, n in enumerate(widths)})
-        _check_dropout(dropout)
+        _check_share("dropout", dropout)
         stages: list[nn.Module] = []
         for width in widths:
             stages.append(nn.Conv2d(channels, width, 3, padding=1, bias=not norm))
@@ -307,6 +333,6 @@ def _check_sizes(**sizes: int) -> None:
             raise TrainlabError(f"{name}={size!r} is not a whole number from 1 on")
 
 
-def _check_dropout(dropout: float) -> None:
-    if not 0.0 <= dropout < 1.0:
-        raise TrainlabError(f"dropout={dropout!r} is outside [0, 1): 0.5 drops half of the values")
+def _check_share(name: str, share: float) -> None:
+    if not 0.0 <= share < 1.0:
+        raise TrainlabError(f"{name}={share!r} is outside [0, 1): 0.5 drops half of the values")

@@ -6,9 +6,11 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from torch import nn
 
 from .errors import TrainlabError, unknown_name
 from .events import STOP, Event, Restarted, Step, Validation, event_row, json_row
@@ -175,6 +177,34 @@ class BestModel:
         """Put back what `state_dict` returned; the best by another metric does not count."""
         if state["metric"] == self._best.metric:
             self._best.value, self.step, self._weights = state["best"], state["step"], state["weights"]
+
+
+class DropoutSchedule:
+    """Moves the probability of every dropout layer during a run: `form(done)` after `done` steps.
+
+        halfway = tl.DropoutSchedule(state, lambda done: 0.5 if done < 200 else 0.0)
+        tl.fit(state, loader, loss_fn, config, observers=[halfway])
+
+    Built before the run, it sets the first probability at once. It goes by the number of steps alone,
+    so a run that is resumed or taken back goes on exactly; and it keeps to hundredths, so that a slow
+    ramp is at most a hundred `Changed` events.
+    Raises TrainlabError if the model has no dropout layer, or `form` leaves [0, 1).
+    """
+
+    def __init__(self, state: TrainState, form: Callable[[int], float]) -> None:
+        if not any(isinstance(part, nn.modules.dropout._DropoutNd) for part in state.model.modules()):
+            name = type(state.model).__name__
+            raise TrainlabError(f"{name} has no dropout layer to schedule: build it with dropout=0.5, say")
+        self._state = state
+        self._form = form
+        self._set(state.step)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Step | Restarted):
+            self._set(event.step)
+
+    def _set(self, done: int) -> None:
+        self._state.controls.dropout = round(float(self._form(done)), 2)
 
 
 class JsonLines:

@@ -37,6 +37,17 @@ def derive_seed(*keys: int) -> int:
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0])
 
 
+def seed_host(*keys: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's CPU generator from these keys: what one sample may draw from.
+
+    keys: as for `derive_seed`.  Inside `preserve_rng` it leaves no trace.
+    """
+    seed = derive_seed(*keys)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device as well
+
+
 def get_rng_state() -> RngState:
     """The state of every generator that training may draw from, as tensors and plain values."""
     numpy_state: Any = np.random.get_state(legacy=False)

@@ -33,7 +33,7 @@ _CONTROLS = """root => {
         .filter(each => each.checkVisibility() && each.getBoundingClientRect().width && !each.disabled)
         .map(each => [each.type || each.localName, name(each).replace(/\\s+/g, ' ')]); }"""
 
-# Is a colour in full, and is it half transparent, on the chart of this title? Some twenty pixels count.
+# Is a colour opaque, and is it half transparent, on the chart of this title? Some twenty pixels count.
 _INKED = """(root, [title, [red, green, blue], full, faint]) => {
     const chart = [...root.querySelectorAll('.trainlab-chart')].find(each => each.checkVisibility()
         && each.querySelector('.head .title').textContent === title);
@@ -42,7 +42,8 @@ _INKED = """(root, [title, [red, green, blue], full, faint]) => {
     const count = { full: 0, faint: 0 };
     for (let i = 0; i < data.length; i += 4) {
         const away = Math.abs(data[i] - red) + Math.abs(data[i + 1] - green) + Math.abs(data[i + 2] - blue);
-        if (away < 20 && data[i + 3] > 40) count[data[i + 3] > 200 ? 'full' : 'faint'] += 1;
+        const opaque = data[i + 3];  // a faint curve has 191, and more where it lies over another
+        if (away < 20 && opaque > 40) count[opaque > 250 ? 'full' : 'faint'] += 1;
     }
     const agrees = (pixels, wanted) => wanted === null || (wanted ? pixels > 20 : pixels === 0);
     return agrees(count.full, full) && agrees(count.faint, faint); }"""

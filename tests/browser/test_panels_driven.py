@@ -57,11 +57,22 @@ kept(live(observers=[reads]))""",
     """signal = kept(tl.panels.SignalLab())
 signal.epochs = 200  # as many as a quick machine needs to be watched
 signal""",
+    """desk = kept(tl.panels.AugmentationDesk())
+desk.steps = 3000
+desk""",
+    "kept(tl.panels.SplitAndSeal())",
+    """rescue = kept(tl.panels.Rescue())
+rescue.sliders["epochs"].move_to(500)  # as many as a quick machine needs to be watched
+rescue""",
+    """losses = kept(tl.panels.LossLab())
+losses.steps = 4000  # as many as a slow machine needs to be watched
+losses""",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL = range(1, 9)
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL, RESCUE, LOSSES = range(1, 13)
 RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
-RUNS["SignalLab"] = SIGNAL
-FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab")]
+RUNS |= {"SignalLab": SIGNAL, "AugmentationDesk": DESK, "Rescue": RESCUE, "LossLab": LOSSES}
+FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab", "Rescue", "LossLab")]
+MOVED = {"OptimizerRace": "learning rate of SGD", "Rescue": "dropout"}  # in the place of the learning rate
 
 
 def _missing() -> str | None:
@@ -350,6 +361,42 @@ def test_every_control_of_the_signal_lab(notebook: NotebookPage) -> None:
     _assert_all(panel, moved)
 
 
+def test_every_control_of_the_loss_lab(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, LOSSES)
+    moved = {"Start", "Step", "Stop", "Reset", "Go back to step"}
+    _train(panel, 25)
+    for loss in ("L1", "Huber", "pinball"):  # the run that is there goes on, on another loss
+        picture = panel.picture()
+        moved.add(_choose(panel, "loss:", loss))
+        panel.changes(picture)
+        panel.draws(f"loss {loss}")
+        for name in {"Huber": ["delta"], "pinball": ["quantile"]}.get(loss, []):
+            panel.draws(f"{name} {panel.move(name).removesuffix(' euros')}")
+            moved.add(name)
+    assert min(panel.steps()) >= 25
+    moved.add("learning rate")
+    rate = panel.move("learning rate", "ArrowLeft")
+    _train(panel, 8)
+    panel.draws(f"rate {float(rate):.2g}")
+    for title in ("Prices", "Pull of one booking", "Said, and come true"):
+        moved |= _charts_answer(panel, title)
+    panel.move("misprints")
+    panel.says("step 0")
+    _assert_all(panel, moved | {"misprints", "on:"})
+
+    picture = panel.picture()
+    _choose(panel, "on:", "defaults")
+    panel.changes(picture)
+    panel.says("defaults.*step 0")
+    _train(panel, 25)
+    for name in ("weight", "smoothing"):
+        panel.draws(f"{name} {panel.move(name)}")
+        moved.add(name)
+    for title in ("Defaults", "Pull of one customer", "Said, and come true"):
+        moved |= _charts_answer(panel, title)
+    _assert_all(panel, moved | {"on:"})
+
+
 def _train(panel: PanelPage, steps: int) -> None:
     """So many steps, and a few more."""
     panel.start()
@@ -451,6 +498,87 @@ def test_every_control_of_the_rate_lab(notebook: NotebookPage) -> None:
     _assert_all(panel, moved)
 
 
+@pytest.mark.soak  # now and then "age alone" is taken back as soon as it is chosen: not understood yet
+def test_every_control_of_split_and_seal(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, SEAL)
+    moved = {"Start", "Open the envelope", "Reported, and what the day of use says"}
+    panel.press("Open the envelope")
+    panel.says("no finished forest")
+    panel.press("Start")
+    panel.says("AUC 0.9.*groups with rows on both sides")
+    panel.press("Open the envelope")
+    panel.draws("the envelope")
+    panel.says("In the envelope 0.")
+    for name, option, said in (
+        ("columns:", "age alone", r"AUC (0\.9|1\.0)"),
+        ("split:", "grouped", r"AUC 0\.[4-7]"),
+        ("data:", "Amazon sentences", "accuracy 0.[67].*groups with rows"),
+        ("data:", "silhouettes", "accuracy 0.8"),
+        ("data:", "hotel prices", "R2 0.9"),
+        ("data:", "credit defaults", r"recall 0\.[1-5]"),
+        ("copies of the rare class:", "before the split", "recall 1.00"),
+    ):
+        picture = panel.picture()
+        moved.add(_choose(panel, name, option))
+        panel.changes(picture)
+        panel.says("Start grows a forest")
+        panel.press("Start")
+        panel.says("(?=.*on the part held back).*" + said, 60)  # and no longer "so far"
+    panel.press("Open the envelope")
+    panel.says(r"In the envelope 0\.")
+    _choose(panel, "data:", "visits of patients")
+    panel.says("Start grows a forest")
+    for count in range(2):
+        panel.press("Start")
+        panel.says("on the part held back")
+        panel.press("Open the envelope")
+        panel.says("it is a validation part")
+        _choose(panel, "split:", ("timed", "random")[count])
+        panel.says("Start grows a forest")
+    panel.press("Start")
+    panel.says("on the part held back")
+    moved |= _charts_answer(panel, "The forest as it grows")
+    moved |= _charts_answer(panel, "The rows, by the part they are in")
+    _assert_all(panel, moved)
+
+
+def test_every_control_of_the_rescue(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, RESCUE)
+    moved = {"Start", "Step", "Stop", "Reset", "Go back to step", "Open the seal"}
+    panel.press("Open the seal")
+    panel.says("nothing to score yet")
+    panel.move("training rows", "Home")  # an epoch is one step
+    panel.says("50 rows")
+    outcomes = {_two_steps(panel)}
+    structure = ("false labels", "hidden units", "DropConnect", "label smoothing", "training rows", "epochs")
+    for name in structure:
+        picture = panel.picture()
+        panel.move(name, "ArrowLeft" if name == "epochs" else "ArrowRight")
+        panel.says("step 0")
+        panel.changes(picture)
+        outcomes.add(_two_steps(panel))
+        moved.add(name)
+    assert len(outcomes) == 1 + len(structure), f"a control has no effect: {outcomes}"
+    for name in ("dropout", "weight decay"):
+        value = panel.move(name)
+        _train(panel, 8)  # the curves of this panel get a point at the end of an epoch
+        panel.draws(f"{name} {value}")
+        moved.add(name)
+    picture = panel.picture()
+    panel.press("Open the seal")
+    panel.says("You would have reported")
+    panel.changes(picture)
+    panel.press("Open the seal")
+    panel.says("Opened 2 times")
+    for title in ("Right", "Loss", "What would you report?"):
+        moved |= _charts_answer(panel, title)
+    panel.move("patience")
+    moved.add("patience")
+    panel.press("Start")
+    panel.says(r"stopped.*step \d+ of", 30)
+    _assert_all(panel, moved)
+
+
 def test_every_control_of_a_live_run(notebook: NotebookPage) -> None:
     panel = _shown(notebook, LIVE)
     panel.one_step()
@@ -462,17 +590,56 @@ def test_every_control_of_a_live_run(notebook: NotebookPage) -> None:
     _assert_all(panel, moved | _charts_answer(panel, "Loss") | _charts_answer(panel, "Metrics"))
 
 
+def test_every_control_of_the_augmentation_desk(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, DESK)
+    batch = "A batch as the network is shown it"
+    moved = {
+        "Start",
+        "Step",
+        "Stop",
+        "Reset",
+        "Fork",
+        "Go back to step",
+        batch,
+    }  # a picture the keys read out
+    panel.one_step()
+    for name in ("labels a class", "turn", "move", "zoom", "brightness"):
+        picture = panel.picture()
+        panel.move(name)
+        panel.changes(picture)
+        panel.says("step 0")
+        moved.add(name)
+    for name, option in (("flip:", "left-right"), ("blend:", "mixup"), ("digits to read:", "dim")):
+        _train(panel, 21)
+        picture = panel.picture()
+        moved.add(_choose(panel, name, option))
+        panel.changes(picture)
+        panel.says("step 0")
+    rate = panel.move("learning rate")
+    _train(panel, 41)
+    panel.draws(f"rate {rate}")
+    moved |= (
+        {"learning rate"} | _charts_answer(panel, "Read correctly") | _charts_answer(panel, "Digit by digit")
+    )
+    moved |= _charts_answer(panel, "Loss")
+    _assert_all(panel, moved)
+
+
 _CHOSEN = "box => box.selectedOptions[0].text.replaceAll('\\xa0', ' ')"
 
 
 def _choose(panel: PanelPage, name: str, option: str) -> str:
     """Choose in a list by the keys; gives its name."""
     box = panel.root.get_by_role("combobox", name=name).locator("visible=true")
-    box.focus()
-    options = [each.replace("\xa0", " ") for each in box.locator("option").all_inner_texts()]
-    away = options.index(option) - options.index(box.evaluate(_CHOSEN))
-    for _ in range(abs(away)):
-        panel.notebook.page.keyboard.press("ArrowDown" if away > 0 else "ArrowUp")
+    for _ in range(5):  # JupyterLab may take the focus to the cell a moment after a click
+        box.focus()
+        options = [each.replace("\xa0", " ") for each in box.locator("option").all_inner_texts()]
+        away = options.index(option) - options.index(box.evaluate(_CHOSEN))
+        for _ in range(abs(away)):
+            panel.notebook.page.keyboard.press("ArrowDown" if away > 0 else "ArrowUp")
+        if box.evaluate(_CHOSEN) == option:
+            break
+        panel.notebook.page.wait_for_timeout(300)
     assert box.evaluate(_CHOSEN) == option
     return name
 
@@ -519,15 +686,15 @@ WIDTHS = (1280, 1920)
 
 
 def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: NotebookPage) -> None:
-    """All with runs in them, forks and marks included; a theme switch draws every chart anew."""
-    panels = _five(notebook)
+    """All of them with runs in them, forks and marks included; a theme switch draws every chart anew."""
+    panels = _all(notebook)
     pictures: dict[str, list[str]] = {}
     ARTEFACTS.mkdir(exist_ok=True)
     flaws = []
     for theme in ("light", "dark"):
         notebook.set_theme(theme)
         for width in WIDTHS:
-            notebook.page.set_viewport_size({"width": width, "height": 4700})  # all in sight
+            notebook.page.set_viewport_size({"width": width, "height": 6000})  # all in sight
             notebook.scroll(0)
             for name, panel in panels.items():
                 pictures.setdefault(f"{name} {width}", []).append(panel.picture())
@@ -539,19 +706,25 @@ def test_nothing_is_cut_or_overlaps_in_either_theme_at_either_width(notebook: No
     assert all(light != dark for light, dark in pictures.values()), "a theme switch is not drawn"
 
 
-def _five(notebook: NotebookPage) -> dict[str, PanelPage]:
+def _all(notebook: NotebookPage) -> dict[str, PanelPage]:
     """Every panel, paused in the middle of a run, with a mark; those that fork are forked."""
     from browser.panel_page import PanelPage
 
     panels = {}
-    for name, cell in {**RUNS, "RateLab": LAB}.items():
+    for name, cell in {**RUNS, "RateLab": LAB, "SplitAndSeal": SEAL}.items():
         panel = panels[name] = PanelPage(notebook, cell).show()
         if cell == LAB:
             panel.press("Start")
             panel.says("Suggested rate")
             continue
+        if cell == SEAL:
+            panel.press("Start")
+            panel.says("on the part held back")
+            panel.press("Open the envelope")
+            panel.says("In the envelope 0")
+            continue
         _train(panel, 25)
-        panel.move("learning rate of SGD" if cell == RACE else "learning rate")
+        panel.move(MOVED.get(name, "learning rate"))
         _train(panel, 25)
         if name in FORK:
             panel.press("Fork")

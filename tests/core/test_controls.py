@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
-from core.runs import SCHEDULES, assert_same, make_state, mean_ce, network, table
+from core.runs import SCHEDULES, assert_same, assert_same_run, make_state, mean_ce, network, table
 from torch.nn import functional as F
 
 import trainlab as tl
@@ -106,3 +107,64 @@ def test_the_clip_control_takes_the_configurations_place() -> None:
             assert norm > 1e-2  # before clipping
     left = float(torch.nn.utils.get_total_norm([p.grad for p in state.model.parameters()]))
     assert left == pytest.approx(1e-3, rel=1e-3)
+
+
+def ramp(done: int) -> float:
+    return 0.6 * min(1.0, done / 12)
+
+
+def ramped(state: tl.TrainState, *others: Any) -> tl.History:
+    loader = tl.make_loader(table(80), 8, seed=3, shuffle=True)
+    observers = [tl.DropoutSchedule(state, ramp), *others]
+    return tl.fit(state, loader, mean_ce, tl.TrainConfig(epochs=2), observers=observers)
+
+
+def test_a_dropout_schedule_is_the_hand_written_loop() -> None:
+    state = make_state("adamw", None)
+    history = ramped(state)
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    torch.manual_seed(11)
+    loader, losses = tl.make_loader(table(80), 8, seed=3, shuffle=True), []
+    for features, targets in [batch for epoch in range(2) for batch in loader.batches(epoch)]:
+        model[3].p = round(ramp(len(losses)), 2)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(features), targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert history.column("loss") == losses
+    assert_same(state.model.state_dict(), model.state_dict())
+    changes = history.column("value", event="changed")
+    assert changes == [round(ramp(done), 2) for done in range(13)], "one change a step, none on the plateau"
+
+
+@pytest.mark.parametrize("load_first", [True, False])
+@pytest.mark.parametrize("at", [5, 13])
+def test_a_dropout_schedule_goes_on_exactly_after_a_resume(at: int, load_first: bool) -> None:
+    whole = make_state()
+    ramped(whole)
+    first = make_state()
+    ramped(first, lambda event: tl.STOP if event.step >= at else None)
+    saved = copy.deepcopy(first.state_dict())
+    second = make_state()
+    if load_first:
+        second.load_state_dict(saved)
+        ramped(second)
+    else:
+        schedule = tl.DropoutSchedule(second, ramp)
+        second.load_state_dict(saved)
+        loader = tl.make_loader(table(80), 8, seed=3, shuffle=True)
+        tl.fit(second, loader, mean_ce, tl.TrainConfig(epochs=2), observers=[schedule])
+    assert_same_run(second, whole)
+
+
+def test_a_run_taken_back_takes_the_dropout_schedule_along() -> None:
+    state = make_state()
+    schedule = tl.DropoutSchedule(state, ramp)
+    schedule(tl.Step(9, 1, 0.5, 0.1, None, 0.0, 8))
+    assert state.controls.dropout == 0.45
+    schedule(tl.Restarted(1, 4))
+    assert state.controls.dropout == 0.2
+    schedule(tl.Validation(9, 1, {"loss": 1.0}))
+    assert state.controls.dropout == 0.2

@@ -108,3 +108,37 @@ def test_the_widest_network_fits_the_budget_and_the_next_one_does_not(depth: int
     width = tl.models.widest(5000, 30, depth, 4)
     counts = [tl.count_parameters(tl.models.DeepMLP(30, each, depth, 4)) for each in (width, width + 1)]
     assert counts[0] <= 5000 < counts[1]
+
+
+def test_dropconnect_is_dropout_of_the_weights_on_the_same_draws() -> None:
+    torch.manual_seed(0)
+    layer, x = tl.models.DropConnect(6, 4, p=0.5), torch.randn(5, 6)
+    torch.manual_seed(1)
+    got = layer(x)
+    torch.manual_seed(1)
+    kept = torch.empty_like(layer.weight).bernoulli_(0.5)
+    assert 0 < kept.sum() < kept.numel()
+    torch.testing.assert_close(got, x @ (layer.weight * kept / 0.5).T + layer.bias)
+    got.sum().backward()
+    assert ((layer.weight.grad != 0) == (kept != 0)).all(), "a silenced weight has no gradient"
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.8])
+def test_dropconnect_expects_what_eval_mode_gives(p: float) -> None:
+    torch.manual_seed(0)
+    layer, x = tl.models.DropConnect(30, 4, p=p), torch.rand(3, 30)
+    with torch.no_grad():
+        draws = torch.stack([layer(x) for _ in range(4000)])
+        whole = layer.eval()(x)
+    error = draws.std(0) / 4000**0.5
+    assert ((draws.mean(0) - whole).abs() < 5 * error).all()
+    torch.testing.assert_close(whole, torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_a_dropconnect_layer_takes_the_weights_of_a_linear_one_and_says_its_p() -> None:
+    plain, layer = nn.Linear(3, 2), tl.models.DropConnect(3, 2, p=0.3)
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(layer.eval()(x), plain(x))
+    assert "p=0.3" in repr(layer)
+    assert tl.models.DropConnect(3, 2, bias=False).bias is None

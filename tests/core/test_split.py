@@ -106,6 +106,48 @@ def test_groups_stay_together(seed: int) -> None:
     assert [len(part) for part in parts(few)] == [7, 1, 1]
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("fractions", [(0.7, 0.2, 0.1), (0.8, 0.0, 0.2), (0.1, 0.1, 0.8)])
+def test_large_and_small_groups_are_in_every_part(fractions: tuple[float, float, float], seed: int) -> None:
+    """Patients with few visits are others than those with many: no part may hold the one kind only."""
+    sizes = np.random.default_rng(seed).integers(1, 17, 300)
+    groups = np.arange(300).repeat(sizes)
+    small = (sizes < 6).repeat(sizes)
+    cuts = [parts(tl.split(Rows(len(groups)), fractions, seed=seed, groups=groups))]
+    cuts += [[fold.indices[1].numpy() for fold in tl.folds(Rows(len(groups)), 5, seed=seed, groups=groups)]]
+    for part in (part for cut in cuts for part in cut if len(part)):
+        assert len(part) / len(np.unique(groups[part])) == pytest.approx(sizes.mean(), rel=0.1)
+        assert small[part].mean() == pytest.approx(small.mean(), abs=0.04)
+
+
+@pytest.mark.parametrize("way", ["stratify", "groups", "time"])
+def test_true_takes_what_the_data_set_knows(way: str) -> None:
+    rng = np.random.default_rng(0)
+    known = {name: torch.from_numpy(rng.integers(0, 20, 200)) for name in ("groups", "time")}
+    data = tl.Dataset("d", torch.randn(200, 2), known["groups"] % 3, ("a", "b", "c"), **known)
+    texts = tl.TextDataset("t", tuple("abcde" * 40), data.targets, data.classes, **known)
+    values = data.targets if way == "stratify" else known[way]
+    for whole in (data, texts):
+        given, own = (tl.split(whole, seed=2, **{way: value}) for value in (values, True))
+        assert all(torch.equal(a, b) for a, b in zip(given.indices, own.indices))
+        assert torch.equal(own.valid.groups, known["groups"][own.indices[1]])
+        assert torch.equal(own.test.time, known["time"][own.indices[2]])
+        folds = tl.folds(whole, 4, seed=2, **{way: True})
+        assert torch.equal(folds[1].valid.rows, folds[1].indices[1])
+    assert tl.split(texts, seed=2, groups=False).train.texts[:2] == tuple(
+        texts.texts[row] for row in tl.split(texts, seed=2).indices[0][:2]
+    )
+
+
+def test_dates_as_texts_are_sorted_as_dates() -> None:
+    days = [f"2025-{month:02d}-{day:02d}" for month in range(1, 6) for day in range(1, 6)]
+    mixed = list(np.random.default_rng(0).permutation(days))
+    splits = tl.split(Rows(25), seed=0, time=mixed)
+    assert max(mixed[row] for row in splits.indices[0]) < min(mixed[row] for row in splits.indices[1])
+    far = ["-0044-03-15", "1969-07-20", "0800-12-25"] * 2 + ["2000-01-01"] * 2  # as texts: -, 0, 1, 2
+    assert tl.split(Rows(8), (0.25, 0.25, 0.5), seed=0, time=far).indices[0].tolist() == [0, 3]
+
+
 def test_time_is_cut_in_order_and_equal_times_stay_together() -> None:
     rng = np.random.default_rng(0)
     days = rng.integers(0, 25, 200)
@@ -133,3 +175,90 @@ def test_labels_may_be_tensors_lists_or_strings() -> None:
     numbers = torch.tensor([0] * 20 + [1] * 10)
     one, other = (tl.split(Rows(30), seed=1, stratify=labels) for labels in (names, numbers))
     assert all(torch.equal(a, b) for a, b in zip(one.indices, other.indices))
+
+
+# --- folds, against scikit-learn's
+
+
+def sides(fold: Any) -> tuple[np.ndarray, np.ndarray]:
+    train, valid = fold.indices
+    return train.numpy(), valid.numpy()
+
+
+def references(n: int, labels: np.ndarray, groups: np.ndarray) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """The same kinds of folds, cut by scikit-learn, and the arguments that ours take for them."""
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+    rows = np.zeros(n)
+    return {
+        "plain": (list(KFold(5, shuffle=True, random_state=0).split(rows)), {}),
+        "stratified": (
+            list(StratifiedKFold(5, shuffle=True, random_state=0).split(rows, labels)),
+            {"stratify": labels},
+        ),
+        "grouped": (list(GroupKFold(5).split(rows, groups=groups)), {"groups": groups}),
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("n", [50, 103, 499])
+def test_folds_have_the_sizes_and_the_classes_of_scikit_learns(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(
+        np.concatenate([np.arange(3).repeat(5), rng.choice(3, n - 15, p=[0.7, 0.2, 0.1])])
+    )
+    groups = rng.integers(0, 23, n)
+    for kind, (theirs, arguments) in references(n, labels, groups).items():
+        ours = [sides(fold) for fold in tl.folds(Rows(n), 5, seed=seed, **arguments)]
+        assert sorted(np.concatenate([valid for _, valid in ours])) == list(range(n)), kind
+        assert sorted(len(valid) for _, valid in ours) == sorted(len(valid) for _, valid in theirs), kind
+        for train, valid in ours:
+            assert sorted([*train, *valid]) == list(range(n))
+            assert kind != "grouped" or not set(groups[train]) & set(groups[valid])
+        if kind == "stratified":
+            for label in range(3):
+                counts = [[(labels[valid] == label).sum() for _, valid in cut] for cut in (ours, theirs)]
+                assert sorted(counts[0]) == sorted(counts[1])
+
+
+def test_timed_folds_are_scikit_learns_where_the_rows_divide() -> None:
+    from sklearn.model_selection import TimeSeriesSplit
+
+    time = np.random.default_rng(0).permutation(120)
+    order = np.argsort(time)
+    for ours, (train, valid) in zip(
+        tl.folds(Rows(120), 5, seed=0, time=time), TimeSeriesSplit(5).split(np.zeros(120)), strict=True
+    ):
+        np.testing.assert_array_equal(sides(ours)[0], np.sort(order[train]))
+        np.testing.assert_array_equal(sides(ours)[1], np.sort(order[valid]))
+
+
+def test_timed_folds_go_forward_and_keep_a_moment_together() -> None:
+    days = np.random.default_rng(1).integers(0, 40, 307)
+    cut = tl.folds(Rows(307), 4, seed=0, time=days)
+    for fold, later in zip(cut, [*cut[1:], None]):
+        train, valid = sides(fold)
+        assert days[train].max() < days[valid].min()
+        if later is not None:
+            np.testing.assert_array_equal(np.sort([*train, *valid]), sides(later)[0])
+    assert sorted([*sides(cut[-1])[0], *sides(cut[-1])[1]]) == list(range(307))
+
+
+def test_a_fold_unpacks_and_the_seed_decides() -> None:
+    first, again, other = (tl.folds(Rows(50), 3, seed=seed) for seed in (3, 3, 4))
+    train, valid = first[0]
+    assert [train[0], len(valid), repr(first[0])] == [
+        int(first[0].indices[0][0]) * 10,
+        17,
+        "Fold(train=33, valid=17)",
+    ]
+    assert all(torch.equal(a.indices[1], b.indices[1]) for a, b in zip(first, again))
+    assert not torch.equal(first[0].indices[1], other[0].indices[1])
+
+
+def test_a_subset_by_mask_is_the_subset_by_number() -> None:
+    data = tl.Dataset("d", torch.randn(6, 2), torch.arange(6), groups=torch.arange(6) // 2)
+    kept = data.subset(data.groups == 1)
+    assert kept.rows.tolist() == [2, 3]
+    assert torch.equal(kept.features, data.subset([2, 3]).features)
+    assert data.subset([True, False, False, False, False, True]).rows.tolist() == [0, 5]

@@ -117,6 +117,21 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.Dataset("d", torch.ones(3, 2), torch.ones(2)),
         "2 targets for 3 rows",
     ),
+    (
+        "targets for other texts",
+        lambda s: tl.TextDataset("t", ("a", "b"), torch.ones(3)),
+        "3 targets for 2 texts",
+    ),
+    (
+        "groups for other rows",
+        lambda s: tl.Dataset("d", torch.ones(3, 2), torch.ones(3), groups=torch.ones(2)),
+        r"groups has shape \(2,\) for 3 rows of features",
+    ),
+    (
+        "levels of no column",
+        lambda s: tl.Dataset("d", torch.ones(3, 1), torch.ones(3), columns=("a",), levels={"b": ("x",)}),
+        r"levels are given for \['b'\], which are no columns",
+    ),
     ("fractions above 1", lambda s: tl.split(s.data, (0.7, 0.2, 0.2), seed=0), r"sum to 1\.1: shares"),
     ("fractions below 0", lambda s: tl.split(s.data, (1.2, -0.2, 0.0), seed=0), "shares are at least 0"),
     ("NaN fractions", lambda s: tl.split(s.data, (math.nan, 0.5, 0.5), seed=0), "sum to nan"),
@@ -163,12 +178,43 @@ CASES: list[tuple[str, Call, str]] = [
     (
         "stratify=True without targets",
         lambda s: tl.split([0] * 20, seed=0, stratify=True),
-        "needs a data set with targets",
+        "stratify=True needs a data set with targets, not a list",
     ),
     (
         "stratify=True on values",
         lambda s: tl.split(s.values, seed=0, stratify=True),
         "the targets are values",
+    ),
+    (
+        "groups=True without groups",
+        lambda s: tl.split(s.data, seed=0, groups=True),
+        "groups=True, but d has no groups: give one value",
+    ),
+    (
+        "a group that is missing",
+        lambda s: tl.split(s.data, seed=0, groups=[1.0, math.nan] * 10),
+        "groups is missing in 10 of 20 rows, the first is row 1",
+    ),
+    (
+        "times that sort as letters",
+        lambda s: tl.folds(s.data, seed=0, time=["31/12/2025"] * 20),
+        "time holds '31/12/2025', which cannot be sorted as a moment",
+    ),
+    ("one fold", lambda s: tl.folds(s.data, 1, seed=0), "k=1 folds of 20 rows: choose a whole number from 2"),
+    (
+        "fewer in a class than folds",
+        lambda s: tl.folds(s.data, 5, seed=0, stratify=[0] * 16 + [7] * 4),
+        r"class 7 has 4 row\(s\), fewer than the 5 folds",
+    ),
+    (
+        "fewer groups than folds",
+        lambda s: tl.folds(s.data, 5, seed=0, groups=[0, 1] * 10),
+        r"2 group\(s\) cannot fill 5 parts",
+    ),
+    (
+        "a mask of the wrong length",
+        lambda s: s.data.subset(torch.ones(3, dtype=torch.bool)),
+        r"a mask of shape \(3,\) for 20 rows: give one boolean",
     ),
     ("batch size 0", lambda s: tl.make_loader(s.data, 0, **seed0), "batch_size=0 is not a whole number"),
     ("batch size of another kind", lambda s: tl.make_loader(s.data, 8.0, **seed0), r"batch_size=8\.0 is not"),
@@ -178,6 +224,21 @@ CASES: list[tuple[str, Call, str]] = [
         "no full batch",
         lambda s: tl.make_loader(s.data, 64, drop_last=True, **seed0),
         "20 rows make no full batch of 64",
+    ),
+    (
+        "transforms that are not composed",
+        lambda s: tl.make_loader(s.data, 8, augment=[torch.flip], **seed0),
+        r"augment is a list, which cannot be called: give one function",
+    ),
+    (
+        "mixing without shuffling",
+        lambda s: tl.make_loader(s.data, 8, seed=0, shuffle=False, mix=lambda x, y: (x, y)),
+        "mix blends neighbours of a batch, and shuffle=False leaves them",
+    ),
+    (
+        "augmenting rows that are mappings",
+        lambda s: list(tl.make_loader([{"x": 1}] * 9, 8, augment=len, **seed0)),
+        "a row is a mapping with the keys x, and augment takes the first part",
     ),
     ("an empty data set", lambda s: tl.make_loader([], 8, **seed0), "there is nothing to load"),
     ("a stream", lambda s: tl.make_loader((n for n in range(9)), 8, **seed0), "a generator has no length"),
@@ -198,6 +259,26 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     # losses
     (
+        "soft targets that are no distributions",
+        lambda s: classify(s, torch.full((8, 3), 0.5)),
+        r"soft targets as low as 0\.5, in rows that sum to 1\.5 to 1\.5: each row must be a distribution",
+    ),
+    (
+        "soft targets below 0",
+        lambda s: classify(s, torch.tensor([[-1.0, 1.0, 1.0]] * 8)),
+        "soft targets as low as -1,",
+    ),
+    (
+        "soft targets that are not numbers",
+        lambda s: classify(s, torch.full((8, 3), math.nan)),
+        "soft targets as low as nan",
+    ),
+    (
+        "weights for fewer classes than soft targets have",
+        lambda s: classify(s, torch.full((8, 3), 1 / 3), weight=torch.ones(2)),
+        r"weight has shape \(2,\) for 3 classes",
+    ),
+    (
         "label smoothing of 1",
         lambda s: tl.losses.classification(label_smoothing=1.0),
         r"label_smoothing=1\.0 is outside",
@@ -206,6 +287,42 @@ CASES: list[tuple[str, Call, str]] = [
         "an unknown regression",
         lambda s: tl.losses.regression(kind="l3"),
         "kind='l3' is not a regression loss",
+    ),
+    ("a delta of 0", lambda s: tl.losses.regression("huber", delta=0), r"delta=0 must be above 0"),
+    (
+        "a quantile of 1",
+        lambda s: tl.losses.regression("pinball", quantile=1),
+        r"quantile=1 is outside \(0, 1\)",
+    ),
+    (
+        "a quantile in per cent",
+        lambda s: tl.losses.pinball_loss(torch.ones(2), torch.ones(2), quantile=90),
+        r"quantile=90 is outside",
+    ),
+    ("a yes that weighs nothing", lambda s: tl.losses.binary(pos_weight=0), r"pos_weight=0 must be above 0"),
+    (
+        "three classes for a yes or no",
+        lambda s: tl.losses.binary()(s.other, (torch.ones(3, 2), torch.tensor([[0, 1], [1, 0], [2, 1]]))),
+        r"targets reach from 0 to 2: .*losses\.classification",
+    ),
+    ("a mixture of nothing", lambda s: tl.losses.mixture({}), "a mixture of no parts"),
+    (
+        "a part that is to be raised",
+        lambda s: tl.losses.mixture({"a": (-1.0, tl.losses.regression())}),
+        r"weight -1\.0 of part 'a'",
+    ),
+    (
+        "parts that count different items",
+        lambda s: run(
+            s,
+            tl.losses.mixture(
+                {
+                    "plain": (1.0, tl.losses.classification()),
+                    "weighted": (1.0, tl.losses.classification(weight=torch.tensor([1.0, 2.0, 3.0]))),
+                }
+            ),
+        ),
+        "the parts count different items, .*leave out class weights",
     ),
     ("label too large", lambda s: classify(s, torch.full((8,), 3)), "target 3 is outside the classes 0 to 2"),
     ("label below 0", lambda s: classify(s, torch.full((8,), -1)), "target -1 is outside the classes"),
@@ -447,6 +564,19 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     ("min_delta below 0", lambda s: tl.BestModel(s.state, min_delta=-1), "min_delta=-1 is below 0"),
     ("patience 0", lambda s: tl.EarlyStopping(0), "patience=0 is not a number of validations"),
+    (
+        "a dropout schedule without dropout",
+        lambda s: tl.DropoutSchedule(
+            tl.TrainState(s.other, torch.optim.SGD(s.other.parameters())),
+            lambda done: 0.5,
+        ),
+        "Linear has no dropout layer to schedule: build it with dropout=0.5",
+    ),
+    (
+        "a dropout schedule out of range",
+        lambda s: tl.DropoutSchedule(s.state, lambda done: 1.5),
+        r"controls\.dropout=1\.5 is outside \[0, 1\)",
+    ),
     ("nothing to restore", lambda s: tl.BestModel(s.state).restore(), "no validation has been seen yet"),
     (
         "a metric that is not measured",
@@ -509,6 +639,8 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: tl.activation_stats(s.other, torch.ones(3, 2), of=nn.LSTM),
         "the model has no part of kind LSTM: print",
     ),
+    ("dropconnect of 1", lambda s: tl.models.DropConnect(2, 3, p=1.0), r"p=1\.0 is outside \[0, 1\)"),
+    ("dropconnect to nothing", lambda s: tl.models.DropConnect(2, 0), "outputs=0 is not a whole number"),
     # schedules
     (
         "a schedule of a model",

@@ -6,11 +6,10 @@ and what to beware of. `load` fetches on first use, converts, and keeps the arra
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
+import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,23 +17,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import unknown_name
-from .dataset import Dataset
-from .fetch import Source, cache_folder, package_file, read_member, workspace
+from ..errors import TrainlabError, unknown_name
+from .dataset import Dataset, TextDataset
+from .fetch import Source, cache_folder, package_file, workspace
+from .own import Reading, read_own
+from .readers import READERS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Part of the name of every cached file: raise it when a reader below changes what it returns.
-_LAYOUT = 1
+# Part of the name of every cached file: raise it when a reader changes what it returns.
+_LAYOUT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
     """What is known about one data set.
 
-    kind: "images" or "table".  rows: how many there are.  reader: which of this module's readers
-    turns the source into arrays.  splits: the split that is advised, and why.
+    kind: "images", "table" or "texts".  rows: how many there are.  reader: which of the catalogue's
+    readers turns the source into a data set.  splits: the split that is advised, and why.
     traps: what was measured that would mislead somebody who did not know it.
     """
 
@@ -66,21 +67,48 @@ def cards() -> dict[str, Card]:
     return {path.stem: read_card(path) for path in sorted(folder.glob("*.toml"))}
 
 
-def load(name: str | Card) -> Dataset:
-    """The data set of that name, fetched and converted on first use, from the cache afterwards.
+def load(
+    name: str | Path | Card,
+    target: str | None = None,
+    *,
+    groups: str | None = None,
+    time: str | None = None,
+    drop: Sequence[str] = (),
+    size: int | tuple[int, int] | None = None,
+) -> Any:
+    """A data set of the catalogue, by name, or the learner's own, by the path of a file or a folder.
 
-    name: one of `datasets().index`, or a card of your own.
-    Raises TrainlabError if the name is unknown, or if its package can neither be found in the cache
-    nor be fetched.
+    name: one of `datasets().index`, fetched and converted on first use, from the cache afterwards; a
+    card of your own; or a path (with a suffix or a folder in it, or a `Path`), read anew at each call:
+    - a table (.csv, .tsv), the names of the columns in its first line.  target: the column to predict:
+      texts and at most 20 different whole numbers are classes, other numbers are values.
+      groups, time: columns that say what belongs together and what came first (dates as 2025-12-31).
+      drop: columns to leave out.  All others are features, texts coded as in `Dataset.levels`.
+      Missing values stay NaN, and a warning says where they are and what can be done;
+    - a folder with a subfolder of images for each class.  size: height and width in pixels that the
+      images are stretched to, where they differ.  Values are 0 to 1; one channel if all are grey;
+    - a text (.txt): lines of label<TAB>text, or one text a line, or paragraphs between empty lines.
+
+    Returns a Dataset, or a TextDataset where there are texts.
+    Raises TrainlabError if the name is unknown, a package can neither be found in the cache nor be
+    fetched, or a file cannot be read in exactly one way.
     """
+    reading = Reading(target, groups, time, drop, size)
+    if isinstance(name, Path) or (isinstance(name, str) and _is_path(name)):
+        return read_own(Path(name), reading)
+    if given := reading.given():
+        raise TrainlabError(
+            f"{' and '.join(given)} belong to a file of your own: {name!s} is a data set of the catalogue; "
+            "give the path of a file, or leave them out"
+        )
     card = _card(name)
     if card.source.installed:
-        return _READERS[card.reader](card)
+        return READERS[card.reader](card)
     path = _arrays_path(card)
     stored = _read_arrays(card, path)
     if stored is not None:
         return stored
-    dataset = _READERS[card.reader](card)
+    dataset = READERS[card.reader](card)
     _write_arrays(dataset, path)
     return dataset
 
@@ -120,6 +148,12 @@ def fetch(name: str | Card | None = None) -> None:
             load(card)
 
 
+def _is_path(name: str) -> bool:
+    """Whether a name means a file: it looks like a path, or there is one and no card of that name."""
+    looks = Path(name).suffix != "" or "/" in name or "\\" in name
+    return looks or (name not in cards() and Path(name).exists())
+
+
 def _card(name: str | Card) -> Card:
     if isinstance(name, Card):
         return name
@@ -130,33 +164,53 @@ def _card(name: str | Card) -> Card:
 
 
 def _arrays_path(card: Card) -> Path:
-    key = hashlib.sha256(f"{_LAYOUT} {card.reader} {card.source.sha256} {card.source.member}".encode())
+    source = card.source
+    key = hashlib.sha256(f"{_LAYOUT} {card.reader} {source.sha256} {source.member} {source.within}".encode())
     return cache_folder() / f"{card.name}-{key.hexdigest()[:12]}.npz"
 
 
-def _write_arrays(dataset: Dataset, path: Path) -> None:
+def _write_arrays(dataset: Dataset | TextDataset, path: Path) -> None:
     arrays = {
-        "features": dataset.features.numpy(),
         "targets": dataset.targets.numpy(),
-        "classes": np.array(dataset.classes, dtype=np.str_),
-        "columns": np.array(dataset.columns, dtype=np.str_),
+        "groups": dataset.groups.numpy(),
+        "time": dataset.time.numpy(),
+        "classes": _packed(dataset.classes),
     }
+    if isinstance(dataset, TextDataset):
+        arrays |= {"texts": _packed(dataset.texts), "group_names": _packed(dataset.group_names)}
+    else:
+        arrays |= {
+            "features": dataset.features.numpy(),
+            "columns": _packed(dataset.columns),
+            "levels": _packed(dict(dataset.levels)),
+        }
     with workspace(sum(array.nbytes for array in arrays.values())) as folder:
         finished = folder / "arrays.npz"
         np.savez(finished, allow_pickle=False, **arrays)
         finished.replace(path)
 
 
-def _read_arrays(card: Card, path: Path) -> Dataset | None:
+def _read_arrays(card: Card, path: Path) -> Dataset | TextDataset | None:
     """The data set in a cached file; None if there is no such file or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            targets, groups, time = (torch.from_numpy(arrays[name]) for name in ("targets", "groups", "time"))
+            classes = tuple(_unpacked(arrays["classes"]))
+            if card.kind == "texts":
+                texts, names = (tuple(_unpacked(arrays[name])) for name in ("texts", "group_names"))
+                return TextDataset(
+                    card.name, texts, targets, classes, groups=groups, time=time, group_names=names
+                )
+            levels = {name: tuple(names) for name, names in _unpacked(arrays["levels"]).items()}
             return Dataset(
                 card.name,
                 torch.from_numpy(arrays["features"]),
-                torch.from_numpy(arrays["targets"]),
-                tuple(arrays["classes"].tolist()),
-                tuple(arrays["columns"].tolist()),
+                targets,
+                classes,
+                tuple(_unpacked(arrays["columns"])),
+                groups=groups,
+                time=time,
+                levels=levels,
             )
     # The zip's checksums find any damage, but a damaged zip raises almost anything (RuntimeError for a
     # flipped bit that says "encrypted"), and whatever it was, the arrays can be made again.
@@ -164,40 +218,10 @@ def _read_arrays(card: Card, path: Path) -> Dataset | None:
         return None
 
 
-def _digits(card: Card) -> Dataset:
-    """scikit-learn's digits: pixels 0 to 16, as images scaled to 0..1."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 16  # (N,64) -> (N,1,8,8)
-    return Dataset(card.name, images, torch.from_numpy(labels).long(), _DIGIT_NAMES)
+def _packed(names: object) -> np.ndarray:
+    """Names and texts as the bytes of their JSON: an array of strings would pad each to the longest."""
+    return np.frombuffer(json.dumps(names).encode(), dtype=np.uint8)
 
 
-def _breast_cancer(card: Card) -> Dataset:
-    """scikit-learn's breast cancer table, in its own units."""
-    from sklearn.datasets import load_breast_cancer
-
-    table = load_breast_cancer()
-    return Dataset(
-        card.name,
-        torch.from_numpy(table.data).float(),
-        torch.from_numpy(table.target).long(),
-        tuple(table.target_names.tolist()),
-        tuple(table.feature_names.tolist()),
-    )
-
-
-def _digit_csv(card: Card) -> Dataset:
-    """A gzipped CSV of 28x28 digits: 784 pixels from 0 to 255, then the label; scaled to 0..1."""
-    content = gzip.decompress(read_member(package_file(card.source), card.source.member))
-    table = torch.from_numpy(np.loadtxt(io.BytesIO(content), delimiter=",", dtype=np.uint8, ndmin=2))
-    images = table[:, :-1].reshape(-1, 1, 28, 28).float() / 255  # (N,784) -> (N,1,28,28)
-    return Dataset(card.name, images, table[:, -1].long(), _DIGIT_NAMES)
-
-
-_DIGIT_NAMES = tuple("0123456789")
-_READERS: dict[str, Callable[[Card], Dataset]] = {
-    "digits": _digits,
-    "breast_cancer": _breast_cancer,
-    "digit_csv": _digit_csv,
-}
+def _unpacked(content: np.ndarray) -> Any:
+    return json.loads(content.tobytes())

