@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from ..losses import Loss, LossFunction, classification
 from ..observers import EarlyStopping
 from ..state import TrainState
 from .exercises import Exercise, Verdict, right, wrong
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Rows = tuple[Tensor, Tensor]
 Gains = Mapping[str, Sequence[float]]
@@ -88,7 +85,7 @@ def plot_course(after: Sequence[tuple[float, float, float, float]]) -> None:
     axes[1].legend(loc="lower right")
 
 
-def plot_ladder(ladders: Mapping[str, Gains], *, unit: str) -> Axes:
+def plot_ladder(ladders: Mapping[str, Gains], *, unit: str) -> None:
     """Draw what each rung gained, a dot for each seed and a bar from mean - sd to mean + sd.
 
     ladders: for each condition, rung -> gains of its seeds.
@@ -109,7 +106,6 @@ def plot_ladder(ladders: Mapping[str, Gains], *, unit: str) -> Axes:
     ax.set_xlabel(unit)
     if len(ladders) > 1:
         ax.legend(loc="lower right")
-    return ax
 
 
 def _pyplot() -> Any:
