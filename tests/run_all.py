@@ -67,7 +67,9 @@ def stages(folder: Path, quick: bool) -> list[Stage]:
     if quick:
         return [lint, tests]
     # a lab, a browser and a kernel for each of two at a time
-    browser = _pytest("browser", folder, "-m", "browser", "tests/browser", "-n", "2", "--dist", "loadgroup")
+    browser = _pytest(
+        "browser", folder, "-m", "browser and not soak", "tests/browser", "-n", "2", "--dist", "loadgroup"
+    )
     results = folder / "chapters.xml"
     runner = [PYTHON, str(TESTS / "chapters" / "run.py"), "--junit", str(results)]
     return [lint, tests, browser, Stage("chapters", [runner], results)]

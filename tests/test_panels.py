@@ -675,3 +675,10 @@ def test_other_data_bring_their_columns_their_strip_and_a_sealed_envelope() -> N
     panel.start_button.click()
     panel.wait(20)
     assert "these rows have no groups" in panel._status.value
+
+
+def test_misprints_are_of_prices_alone() -> None:
+    runs = [tl.panels.LossLab().run(on="defaults", misprints=share, steps=5) for share in (0.0, 0.02)]
+    assert runs[0] == runs[1]
+    prices = [tl.panels.LossLab().run(misprints=share, steps=5) for share in (0.0, 0.02)]
+    assert prices[0] != prices[1]

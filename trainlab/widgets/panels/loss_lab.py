@@ -249,7 +249,7 @@ class LossLab(RunPanel):
 
     def _make(self, lr: float) -> LiveRun:
         (x, y), unseen = _rows(self.ask.on)
-        if self.ask.misprints:
+        if self.ask.misprints and self.ask.on == "prices":  # the other rows have no decimal point to lose
             slipped = torch.arange(len(y)) % round(1 / self.ask.misprints) == 0
             y = torch.where(slipped[:, None], 10 * y, y)
         seed_everything(self.seed)

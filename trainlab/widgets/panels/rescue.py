@@ -136,7 +136,7 @@ class Rescue(RunPanel):
             "Score on 2,000 sealed digits; counted",
             lambda: self.do(self._unseal),
         )
-        self.seal_button.layout.width = "9em"
+        self.seal_button.layout.width = "11em"
 
     def _charts(self) -> None:
         share = Axis("share right", low=0.0, high=1.0)
