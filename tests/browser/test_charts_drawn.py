@@ -52,7 +52,8 @@ images = ImageChart(title="Digits", alt="", columns=4)
 images.show(np.zeros((3, 8, 8)), ["a", "b", "c"], [True, False, True])
 bars = BarChart("accuracy", title="Bars", alt="")
 bars.show(["one", "two"], [0.5, 0.25])
-ipywidgets.VBox([boundary, images, bars])""",
+kind = ipywidgets.Dropdown(options=["plain", "momentum"], description="kind")
+ipywidgets.VBox([kind, boundary, images, bars]).add_class("trainlab-panel")""",
 )
 
 
@@ -276,6 +277,23 @@ def test_a_prediction_is_drawn_by_pointer_and_by_keys_until_it_is_revealed(noteb
     _paint(notebook)
     assert _said(notebook, "drawn") == kept, "it is locked"
     assert "measured ends at 0" in _label(chart)
+
+
+def test_a_panel_without_a_slider_keeps_its_keys(notebook: NotebookPage) -> None:
+    """In command mode the arrows are JupyterLab's, and d, d would delete the cell."""
+    page = notebook.page
+    page.keyboard.press("Escape")
+    box = page.get_by_role("combobox", name="kind")
+    box.focus()
+    cells, active = len(notebook.cells()), page.evaluate(_ACTIVE)
+    for key in ("ArrowDown", "d", "d"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(300)
+    assert notebook.ask("kind.value") == "momentum"
+    assert (len(notebook.cells()), page.evaluate(_ACTIVE)) == (cells, active)
+
+
+_ACTIVE = "() => window.jupyterapp.shell.currentWidget.content.activeCellIndex"
 
 
 def test_the_other_kinds_say_and_mark_what_they_show(notebook: NotebookPage) -> None:

@@ -633,11 +633,15 @@ _CHOSEN = "box => box.selectedOptions[0].text.replaceAll('\\xa0', ' ')"
 def _choose(panel: PanelPage, name: str, option: str) -> str:
     """Choose in a list by the keys; gives its name."""
     box = panel.root.get_by_role("combobox", name=name).locator("visible=true")
-    box.focus()
-    options = [each.replace("\xa0", " ") for each in box.locator("option").all_inner_texts()]
-    away = options.index(option) - options.index(box.evaluate(_CHOSEN))
-    for _ in range(abs(away)):
-        panel.notebook.page.keyboard.press("ArrowDown" if away > 0 else "ArrowUp")
+    for _ in range(5):  # JupyterLab may take the focus to the cell a moment after a click
+        box.focus()
+        options = [each.replace("\xa0", " ") for each in box.locator("option").all_inner_texts()]
+        away = options.index(option) - options.index(box.evaluate(_CHOSEN))
+        for _ in range(abs(away)):
+            panel.notebook.page.keyboard.press("ArrowDown" if away > 0 else "ArrowUp")
+        if box.evaluate(_CHOSEN) == option:
+            break
+        panel.notebook.page.wait_for_timeout(300)
     assert box.evaluate(_CHOSEN) == option
     return name
 

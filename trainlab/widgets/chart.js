@@ -1170,6 +1170,18 @@ function swatch({ color, style, marker: shape }) {
 
 const plain = { at: (v) => v };
 
+// In command mode JupyterLab would take a panel's keys: the arrows from sliders and lists, Enter from
+// buttons, and d, d would delete the cell. Shortcuts with a modifier, and Escape, stay JupyterLab's.
+// It is here and not with the sliders, since every panel has a chart.
+function keep(event) {
+  const { target, key, shiftKey, ctrlKey, metaKey, altKey } = event;
+  if (!target.closest?.(".trainlab-panel")) return;
+  const theirs = ctrlKey || metaKey || altKey || (shiftKey && key === "Enter") || key === "Escape";
+  target.toggleAttribute("data-lm-suppress-shortcuts", !theirs);
+}
+// each chart brings a module of its own: one of them listens
+window.trainlabKeeps ??= (window.addEventListener("keydown", keep, true), true);
+
 export default {
   render({ model, el }) {
     const view = new View(model, el);

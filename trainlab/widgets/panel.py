@@ -119,7 +119,7 @@ class Panel:
         if self._view is None:
             self._say()
             self._view = ipywidgets.VBox([*self.layout(), self._status])
-            self._view.add_class("trainlab-panel")  # slider.js keeps the keys of what is in it
+            self._view.add_class("trainlab-panel")  # chart.js keeps the keys of what is in it
         view = self._view._repr_mimebundle_(**options)
         return {**view, "text/plain": self.text(), "image/png": self.png()}
 

@@ -51,14 +51,4 @@ function render({ model, el }) {
   return () => model.off("change", draw);
 }
 
-// In command mode JupyterLab would take a panel's keys: the arrows from sliders and lists, Enter from
-// buttons, and d, d would delete the cell. Shortcuts with a modifier, and Escape, stay JupyterLab's.
-function keep(event) {
-  const { target, key, shiftKey, ctrlKey, metaKey, altKey } = event;
-  if (!target.closest?.(".trainlab-panel")) return;
-  const theirs = ctrlKey || metaKey || altKey || (shiftKey && key === "Enter") || key === "Escape";
-  target.toggleAttribute("data-lm-suppress-shortcuts", !theirs);
-}
-window.addEventListener("keydown", keep, true);
-
 export default { render };
