@@ -7,7 +7,6 @@ kernel's are one, the machine's. Nothing here fails for being slow: a missed tar
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import sys
@@ -16,12 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from browser.notebook_page import NotebookPage, browser_page, running_lab
+from browser.notebook_page import NotebookPage, browser_page, running_lab, write_notebook
 from browser.panel_page import RECORD_TEXTS, PanelPage
 
 CELLS = (
@@ -118,11 +116,7 @@ def opened(folder: Path) -> Iterator[NotebookPage]:
     """A notebook with five panels, shown and not started."""
     chapters = folder / "chapters"
     chapters.mkdir()
-    empty: dict[str, Any] = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
-    cells = [{**empty, "id": f"cell{place}", "source": source} for place, source in enumerate(CELLS)]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    text = json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
-    (chapters / "00_panels.ipynb").write_text(text)
+    write_notebook(chapters / "00_panels.ipynb", CELLS)
     with running_lab(folder, chapters, every_cell_drawn=True) as link, browser_page(1280, 1000) as page:
         page.add_init_script(RECORD_TEXTS)
         notebook = NotebookPage.opened(page, link)

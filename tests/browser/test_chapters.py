@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from chapters.environment import IN_CI, NOTEBOOKS, REPOSITORY, chapter_paths
+from chapters.environment import NOTEBOOKS, REPOSITORY, chapter_paths
 
 if TYPE_CHECKING:  # the others import it where they know that there is a browser
     from browser.notebook_page import NotebookPage
@@ -21,24 +21,6 @@ pytestmark = pytest.mark.browser
 ARTEFACTS = REPOSITORY / "artefacts"
 # The longest that running a chapter may take here; unattended, a chapter has 60 to 150 s.
 RUN_SECONDS = float(os.environ.get("TRAINLAB_BROWSER_SECONDS", "400"))
-
-
-def _missing() -> str | None:
-    """What a browser test lacks on this machine."""
-    try:
-        from browser.notebook_page import chromium
-    except ImportError:
-        return "playwright is not installed: pip install -e '.[dev]'"
-    return None if chromium() else "there is no Chromium: install Debian's package chromium"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def browser_available() -> None:
-    missing = _missing()
-    if missing and IN_CI:
-        pytest.fail(f"CI=true, and {missing}")
-    if missing:
-        pytest.skip(f"BROWSER TESTS SKIPPED: {missing}")
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from chapters.environment import IN_CI, REPOSITORY
+from chapters.environment import REPOSITORY
 
 from trainlab.plots import COLORS
 
@@ -75,30 +73,16 @@ FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab", "Res
 MOVED = {"OptimizerRace": "learning rate of SGD", "Rescue": "dropout"}  # in the place of the learning rate
 
 
-def _missing() -> str | None:
-    """What a browser test lacks on this machine."""
-    try:
-        from browser.notebook_page import chromium
-    except ImportError:
-        return "playwright is not installed: pip install -e '.[dev]'"
-    return None if chromium() else "there is no Chromium: install Debian's package chromium"
-
-
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookPage]:
     """A notebook with one cell for each panel; none of them is run yet."""
-    missing = _missing()
-    if missing and IN_CI:
-        pytest.fail(f"CI=true, and {missing}")
-    if missing:
-        pytest.skip(f"BROWSER TESTS SKIPPED: {missing}")
-    from browser.notebook_page import NotebookPage, browser_page, running_lab
+    from browser.notebook_page import NotebookPage, browser_page, running_lab, write_notebook
     from browser.panel_page import RECORD_TEXTS
 
     folder = tmp_path_factory.mktemp("lab")
     chapters = folder / "chapters"
     chapters.mkdir()
-    _write_notebook(chapters / "00_panels.ipynb")
+    write_notebook(chapters / "00_panels.ipynb", CELLS)
     with running_lab(folder, chapters, every_cell_drawn=True) as link, browser_page(1280, 1000) as page:
         page.add_init_script(RECORD_TEXTS)
         opened = NotebookPage.opened(page, link)
@@ -107,22 +91,6 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookPage]
         yield opened
         assert opened.error_outputs() == []
         assert opened.errors == [], "errors in the page's own console"
-
-
-def _write_notebook(path: Path) -> None:
-    cells = [
-        {
-            "cell_type": "code",
-            "id": f"cell{place}",
-            "metadata": {},
-            "execution_count": None,
-            "outputs": [],
-            "source": source,
-        }
-        for place, source in enumerate(CELLS)
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
 
 
 def _shown(notebook: NotebookPage, cell: int) -> PanelPage:
