@@ -3,55 +3,33 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
+from chapters.answers import Answers
 from torch import nn
 from torch.nn import functional as F
 
 from trainlab.course import chapter00
-from trainlab.course.exercises import Verdict, exercise, judge_answer
 
-NAMES = {"00.1": "error_rate", "00.2": "learn_table", "00.3": "borrow", "00.4": "learn_few"}
-# what the judge of the open exercise says takes donors that are trained: seconds
-SLOW = {"00.4"}
-
-
-def answer(code: str, name: str) -> Any:
-    """The function of that name in a learner's code, with what the chapter has imported."""
-    space: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "copy": copy}
-    exec(code, space)
-    return space[name]
+ANSWERS = Answers(
+    {"00.1": "error_rate", "00.2": "learn_table", "00.3": "borrow", "00.4": "learn_few"},
+    {"torch": torch, "nn": nn, "F": F, "copy": copy},
+    slow=("00.4",),  # what its judge says takes donors that are trained
+)
 
 
-def judged(exercise_id: str, code: str) -> Verdict:
+@pytest.fixture(autouse=True)
+def seeded() -> None:
     torch.manual_seed(0)
-    return judge_answer(exercise(exercise_id), answer(code, NAMES[exercise_id]))
 
 
-def _marked(exercise_id: str, *values: str) -> Any:
-    return pytest.param(
-        exercise_id, *values, marks=[pytest.mark.slow] if exercise_id in SLOW else [], id=exercise_id
-    )
-
-
-@pytest.mark.parametrize("exercise_id", [_marked(each.id) for each in chapter00.EXERCISES])
-def test_the_solution_passes(exercise_id: str) -> None:
-    verdict = judged(exercise_id, exercise(exercise_id).solution)
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("exercise_id", sorted(NAMES))
-@pytest.mark.parametrize("body", ["...", "pass", "return None"])
-def test_a_stub_is_not_an_attempt(exercise_id: str, body: str) -> None:
-    code = f"def {NAMES[exercise_id]}(*arguments):\n    {body}"
-    verdict = judged(exercise_id, code)
-    assert not verdict.attempted and not verdict.ok
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs()
 
 
 def test_every_exercise_has_a_place_in_the_chapter_order() -> None:
-    assert [each.id for each in chapter00.EXERCISES] == sorted(NAMES)
+    assert [each.id for each in chapter00.EXERCISES] == sorted(ANSWERS.names)
     assert [each.difficulty for each in chapter00.EXERCISES] == [1, 2, 2, 3]
 
 
@@ -228,19 +206,12 @@ def learn_few(theirs, images, labels):
 }
 
 
-@pytest.mark.parametrize(
-    ("exercise_id", "code", "hint", "said"),
-    [
-        pytest.param(*case, id=name, marks=[pytest.mark.slow] if case[0] in SLOW else [])
-        for name, case in WRONG.items()
-    ],
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(
+    {name: (exercise_id, hint, code) for name, (exercise_id, code, hint, _) in WRONG.items()}
 )
-def test_a_likely_mistake_meets_the_hint_that_fits(exercise_id: str, code: str, hint: int, said: str) -> None:
-    verdict = judged(exercise_id, code)
-    assert verdict.attempted and not verdict.ok
-    assert (verdict.hint, said in verdict.message) == (hint, True), verdict
 
 
-def test_each_exercise_has_two_likely_mistakes() -> None:
-    tried = [case[0] for case in WRONG.values()]
-    assert all(tried.count(each.id) >= 2 for each in chapter00.EXERCISES)
+@ANSWERS.marked("case", {name: case[0] for name, case in WRONG.items()})
+def test_what_is_said_of_a_mistake_names_it(case: str) -> None:
+    exercise_id, code, _, said = WRONG[case]
+    assert said in ANSWERS.verdict(exercise_id, code).message

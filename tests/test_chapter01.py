@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
+from chapters.answers import Answers
 
 from trainlab.course.exercises import exercise, judge_answer
 
-NAMES = {
-    "01.1": "parts",
-    "01.2": "hold_back",
-    "01.3": "prepare",
-    "01.4": "arrivals",
-    "01.5": "honest_auc",
-}
+ANSWERS = Answers(
+    {
+        "01.1": "parts",
+        "01.2": "hold_back",
+        "01.3": "prepare",
+        "01.4": "arrivals",
+        "01.5": "honest_auc",
+    },
+    {"np": np},
+)
 
 
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"np": np}
-    exec(source, space)
-    return space[name]
-
-
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("body", ["...", "pass", "return None"])
-@pytest.mark.parametrize("exercise_id", ["01.1", "01.2", "01.3", "01.5"])
-def test_a_stub_is_not_an_attempt(exercise_id: str, body: str) -> None:
-    code = f"def {NAMES[exercise_id]}(*arguments):\n    {body}"
-    verdict = judge_answer(exercise(exercise_id), answer(code, NAMES[exercise_id]))
-    assert not verdict.attempted and not verdict.ok
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs(without=("01.4",))
 
 
 def test_open_places_are_no_attempt() -> None:
@@ -244,12 +229,7 @@ def prepare(x, y, train, valid):
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_likely_wrong_answer_fails_with_its_hint(case: str) -> None:
-    exercise_id, hint, source = WRONG[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok and verdict.attempted
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG, without=("01.4",))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +252,7 @@ def test_other_forms_of_a_right_answer_are_right() -> None:
     scaled = PREPARE.replace(
         "    return ", "    x = (x - x[train].mean(0)) / x[train].std(0)\n    return "
     ).replace("    kept =", "    kept =")
-    assert judge_answer(exercise("01.3"), answer(scaled, "prepare")).ok
+    assert ANSWERS.verdict("01.3", scaled).ok
     folded = """
 def honest_auc(x, y, patient, seed):
     from sklearn.linear_model import LogisticRegression
@@ -285,4 +265,4 @@ def honest_auc(x, y, patient, seed):
         found.append(roc_auc_score(y[valid], chances))
     return sum(found) / 5
 """
-    assert judge_answer(exercise("01.5"), answer(folded, "honest_auc")).ok
+    assert ANSWERS.verdict("01.5", folded).ok

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
 import torch
+from chapters.answers import Answers
 
-from trainlab.course.exercises import exercise, judge_answer
-
-NAMES = {
-    "02.1": "epoch_loss",
-    "02.2": "measure_accuracy",
-    "02.3": "order",
-    "02.4": "standardise",
-    "02.5": "diagnosis",
-}
-
-
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"torch": torch}
-    exec(source, space)
-    return space[name]
+ANSWERS = Answers(
+    {
+        "02.1": "epoch_loss",
+        "02.2": "measure_accuracy",
+        "02.3": "order",
+        "02.4": "standardise",
+        "02.5": "diagnosis",
+    },
+    {"torch": torch},
+)
 
 
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
+test_the_solution_is_right = ANSWERS.solutions()
 
 
 WRONG = {
@@ -183,9 +172,4 @@ def standardise(train, other):
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_likely_wrong_answer_fails_with_its_hint(case: str) -> None:
-    exercise_id, hint, source = WRONG[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok and verdict.attempted
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)

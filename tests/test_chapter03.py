@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
+from chapters.answers import Answers
 from torch import nn
 
 import trainlab as tl
 from trainlab.course.chapter03 import half_digits
-from trainlab.course.exercises import exercise, judge_answer
-
-NAMES = {
-    "03.1": "count",
-    "03.2": "scale_for",
-    "03.3": "batch_norm",
-    "03.4": "carried",
-    "03.5": "build",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -27,26 +18,20 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"torch": torch, "nn": nn, "tl": tl, "copy": copy}
-    exec(source, space)
-    return space[name]
+ANSWERS = Answers(
+    {
+        "03.1": "count",
+        "03.2": "scale_for",
+        "03.3": "batch_norm",
+        "03.4": "carried",
+        "03.5": "build",
+    },
+    {"torch": torch, "nn": nn, "tl": tl, "copy": copy},
+)
 
 
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("body", ["...", "pass", "return None"])
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_a_stub_is_not_an_attempt(exercise_id: str, body: str) -> None:
-    code = f"def {NAMES[exercise_id]}(*arguments):\n    {body}"
-    verdict = judge_answer(exercise(exercise_id), answer(code, NAMES[exercise_id]))
-    assert not verdict.attempted
-    assert not verdict.ok
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs()
 
 
 NORMAL = "    z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))\n"
@@ -116,13 +101,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_likely_wrong_answer_fails_with_its_hint(case: str) -> None:
-    exercise_id, hint, source = WRONG[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok
-    assert verdict.attempted
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)
 
 
 def test_a_plain_small_cnn_is_a_right_answer_too() -> None:
@@ -134,7 +113,7 @@ def build():
         nn.Flatten(), nn.Linear(288, 10),
     )
 """
-    verdict = judge_answer(exercise("03.5"), answer(source, "build"))
+    verdict = ANSWERS.verdict("03.5", source)
     assert verdict.ok, verdict
 
 

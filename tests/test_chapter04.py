@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from chapters.answers import Answers
 from torch.nn import functional as F
 
 from trainlab.course.chapter04 import bookings, customers
-from trainlab.course.exercises import exercise, judge_answer
-
-NAMES = {"04.1": "pinball", "04.2": "cross_entropy", "04.3": "repair", "04.4": "loss"}
 
 
 @pytest.fixture(autouse=True)
@@ -19,25 +15,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"torch": torch, "F": F}
-    exec(source, space)
-    return space[name]
+ANSWERS = Answers(
+    {"04.1": "pinball", "04.2": "cross_entropy", "04.3": "repair", "04.4": "loss"}, {"torch": torch, "F": F}
+)
 
 
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("body", ["...", "pass", "return None"])
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_a_stub_is_not_an_attempt(exercise_id: str, body: str) -> None:
-    code = f"def {NAMES[exercise_id]}(*arguments):\n    {body}"
-    verdict = judge_answer(exercise(exercise_id), answer(code, NAMES[exercise_id]))
-    assert not verdict.attempted and not verdict.ok
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs()
 
 
 PINBALL = """
@@ -120,12 +104,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_likely_wrong_answer_fails_with_its_hint(case: str) -> None:
-    exercise_id, hint, source = WRONG[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok and verdict.attempted
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)
 
 
 RIGHT = {
@@ -149,11 +128,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("case", RIGHT)
-def test_another_way_is_right_too(case: str) -> None:
-    exercise_id, source = RIGHT[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert verdict.ok, verdict
+test_another_way_is_right_too = ANSWERS.right(RIGHT)
 
 
 def test_the_rows_are_split_and_standardised_on_the_training_part() -> None:

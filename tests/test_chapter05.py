@@ -7,27 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from chapters.answers import Answers
 from torch import nn
 from torch.nn import functional as F
 
 from trainlab import make_loader, models
 from trainlab.course import chapter05
-from trainlab.course.exercises import exercise, judge_answer
 
-NAMES = {
-    "05.1": "nesterov",
-    "05.2": "smooth",
-    "05.3": "adamw",
-    "05.4": "groups",
-    "05.5": "pick",
-}
-ARGUMENTS = {
-    "05.1": "weight, gradient, memory, lr, beta=0.9",
-    "05.2": "values, beta",
-    "05.3": "weight, gradient, memory, lr, weight_decay=0.01",
-    "05.4": "model, weight_decay",
-    "05.5": "runs",
-}
 ADAM = """
 def adam(weight, gradient, memory, lr):
     t = memory["t"] = memory.get("t", 0) + 1
@@ -38,23 +24,21 @@ def adam(weight, gradient, memory, lr):
 """
 
 
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"torch": torch, "nn": nn}
-    exec(ADAM + source, space)
-    return space[name]
+ANSWERS = Answers(
+    {
+        "05.1": "nesterov",
+        "05.2": "smooth",
+        "05.3": "adamw",
+        "05.4": "groups",
+        "05.5": "pick",
+    },
+    {"torch": torch, "nn": nn},
+    ADAM,
+)
 
 
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_a_stub_is_no_attempt(exercise_id: str) -> None:
-    stub = f"def {NAMES[exercise_id]}({ARGUMENTS[exercise_id]}):\n    ...\n"
-    assert not judge_answer(exercise(exercise_id), answer(stub, NAMES[exercise_id])).attempted
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs()
 
 
 RIGHT = {
@@ -76,11 +60,7 @@ def groups(model, weight_decay):
 }
 
 
-@pytest.mark.parametrize("case", RIGHT)
-def test_another_right_answer_is_right(case: str) -> None:
-    exercise_id, source = RIGHT[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert verdict.ok, verdict
+test_another_right_answer_is_right = ANSWERS.right(RIGHT)
 
 
 WRONG = {
@@ -321,12 +301,7 @@ def pick(runs):
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_likely_wrong_answer_fails_with_its_hint(case: str) -> None:
-    exercise_id, hint, source = WRONG[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok and verdict.attempted
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)
 
 
 def track() -> chapter05.Track:

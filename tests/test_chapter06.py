@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
+from chapters.answers import Answers
 
 from trainlab.course.chapter06 import RowReader
-from trainlab.course.exercises import exercise, judge_answer
 
-NAMES = {
-    "06.1": "rate",
-    "06.2": "plateau",
-    "06.3": "suggest",
-    "06.4": "scaled",
-    "06.5": "design",
-}
-
-
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"math": math}
-    exec(source, space)
-    return space[name]
+ANSWERS = Answers(
+    {
+        "06.1": "rate",
+        "06.2": "plateau",
+        "06.3": "suggest",
+        "06.4": "scaled",
+        "06.5": "design",
+    },
+    {"math": math},
+)
 
 
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("body", ["...", "pass", "return None"])
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_a_stub_is_not_an_attempt(exercise_id: str, body: str) -> None:
-    code = f"def {NAMES[exercise_id]}(*arguments):\n    {body}"
-    verdict = judge_answer(exercise(exercise_id), answer(code, NAMES[exercise_id]))
-    assert not verdict.attempted and not verdict.ok
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs()
 
 
 SMOOTH = """
@@ -149,12 +134,7 @@ def rate(step, steps, warmup, peak):
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_likely_wrong_answer_fails_with_its_hint(case: str) -> None:
-    exercise_id, hint, source = WRONG[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok and verdict.attempted
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)
 
 
 def test_the_steepest_place_of_a_smoothed_climb_is_a_right_answer_too() -> None:
@@ -165,7 +145,7 @@ def test_the_steepest_place_of_a_smoothed_climb_is_a_right_answer_too() -> None:
         "    falls = [s[k + 5] - s[k - 5] for k in range(50, low - 5)]\n"
         "    return rates[50 + falls.index(min(falls))]"
     )
-    verdict = judge_answer(exercise("06.3"), answer(source, "suggest"))
+    verdict = ANSWERS.verdict("06.3", source)
     assert verdict.ok, verdict
 
 
@@ -173,7 +153,7 @@ def test_the_steepest_place_of_a_smoothed_climb_is_a_right_answer_too() -> None:
 @pytest.mark.parametrize("form", ["1 - step / steps", "(1 + math.cos(math.pi * step / steps)) / 2"])
 def test_several_schedules_are_right(peak: float, form: str) -> None:
     source = f"def design(step, steps):\n    return {peak} * ({form})"
-    verdict = judge_answer(exercise("06.5"), answer(source, "design"))
+    verdict = ANSWERS.verdict("06.5", source)
     assert verdict.ok, verdict
 
 

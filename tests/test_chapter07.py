@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from chapters.answers import Answers
 from torch import nn
 from torch.nn import functional as F
 
 from trainlab import losses
 from trainlab.course import chapter07
-from trainlab.course.exercises import exercise, judge_answer
-
-NAMES = {"07.1": "dropconnect", "07.2": "stopped", "07.3": "gap", "07.4": "rescue"}
 
 
 @pytest.fixture(autouse=True)
@@ -21,25 +17,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"torch": torch, "nn": nn, "F": F}
-    exec(source, space)
-    return space[name]
+ANSWERS = Answers(
+    {"07.1": "dropconnect", "07.2": "stopped", "07.3": "gap", "07.4": "rescue"},
+    {"torch": torch, "nn": nn, "F": F},
+)
 
 
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("body", ["...", "pass", "return None"])
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_a_stub_is_not_an_attempt(exercise_id: str, body: str) -> None:
-    code = f"def {NAMES[exercise_id]}(*arguments):\n    {body}"
-    verdict = judge_answer(exercise(exercise_id), answer(code, NAMES[exercise_id]))
-    assert not verdict.attempted and not verdict.ok
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs()
 
 
 STOPPED = """
@@ -194,12 +179,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_likely_wrong_answer_fails_with_its_hint(case: str) -> None:
-    exercise_id, hint, source = WRONG[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok and verdict.attempted
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)
 
 
 RIGHT = {
@@ -218,11 +198,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("case", RIGHT)
-def test_another_right_answer_is_right(case: str) -> None:
-    exercise_id, source = RIGHT[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert verdict.ok, verdict
+test_another_right_answer_is_right = ANSWERS.right(RIGHT)
 
 
 def test_shifting_moves_images_in_training_only() -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
+from chapters.answers import Answers
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import trainlab as tl
 from trainlab.course import chapter08
-from trainlab.course.exercises import exercise, judge_answer
 from trainlab.randomness import derive_seed
-
-NAMES = {"08.1": "soft_target", "08.2": "scan_transforms", "08.3": "keyed", "08.4": "policy"}
 
 
 @pytest.fixture(autouse=True)
@@ -26,25 +22,14 @@ def one_thread() -> None:
 FRESH = "    generator = torch.Generator().manual_seed(derive_seed(seed, epoch, index))\n"
 
 
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"torch": torch, "np": np, "v2": v2, "derive_seed": derive_seed}
-    exec(source, space)
-    return space[name]
+ANSWERS = Answers(
+    {"08.1": "soft_target", "08.2": "scan_transforms", "08.3": "keyed", "08.4": "policy"},
+    {"torch": torch, "np": np, "v2": v2, "derive_seed": derive_seed},
+)
 
 
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("body", ["...", "pass", "return None"])
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_a_stub_is_not_an_attempt(exercise_id: str, body: str) -> None:
-    code = f"def {NAMES[exercise_id]}(*arguments):\n    {body}"
-    verdict = judge_answer(exercise(exercise_id), answer(code, NAMES[exercise_id]))
-    assert not verdict.attempted and not verdict.ok
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs()
 
 
 SOFT = """
@@ -112,12 +97,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_likely_wrong_answer_fails_with_its_hint(case: str) -> None:
-    exercise_id, hint, source = WRONG[case]
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok and verdict.attempted
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)
 
 
 def test_a_soft_target_may_be_a_list_and_keys_may_be_hashed() -> None:
@@ -127,7 +107,7 @@ def soft_target(one, other, share, classes):
 """
     hashed = KEYED.replace("KEY", "hash((seed, epoch, index))")
     for name, source in {"08.1": listed, "08.3": hashed}.items():
-        verdict = judge_answer(exercise(name), answer(source, NAMES[name]))
+        verdict = ANSWERS.verdict(name, source)
         assert verdict.ok, verdict
 
 
