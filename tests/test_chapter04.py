@@ -7,7 +7,8 @@ import torch
 from chapters.answers import Answers
 from torch.nn import functional as F
 
-from trainlab.course.chapter04 import bookings, customers
+from trainlab.course.chapter04 import bookings, customers, without_weight
+from trainlab.course.exercises import exercise
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +17,7 @@ def one_thread() -> None:
 
 
 ANSWERS = Answers(
-    {"04.1": "pinball", "04.2": "cross_entropy", "04.3": "repair", "04.4": "loss"}, {"torch": torch, "F": F}
+    {"04.1": "pinball", "04.2": "repair", "04.3": "cross_entropy", "04.4": "loss"}, {"torch": torch, "F": F}
 )
 
 
@@ -71,30 +72,30 @@ WRONG = {
     "the smaller of the two": ("04.1", 3, PINBALL.replace("maximum", "minimum")),
     "one slope for both signs": ("04.1", 3, pinball("return (quantile * (targets - predictions)).mean()")),
     "a pinball without a gradient": ("04.1", 3, PINBALL.replace(LACK, DETACHED)),
-    "softmax, then the logarithm": ("04.2", 1, OF_PROBABILITIES),
-    "exponentials by hand": ("04.2", 1, OF_PROBABILITIES.replace("logits.softmax(1)", BY_HAND)),
-    "a small number in the logarithm": ("04.2", 2, OF_PROBABILITIES.replace("p.log()", "(p + 1e-8).log()")),
-    "a clamp": ("04.2", 2, OF_PROBABILITIES.replace("p.log()", "p.clamp(min=1e-12).log()")),
+    "softmax, then the logarithm": ("04.3", 1, OF_PROBABILITIES),
+    "exponentials by hand": ("04.3", 1, OF_PROBABILITIES.replace("logits.softmax(1)", BY_HAND)),
+    "a small number in the logarithm": ("04.3", 2, OF_PROBABILITIES.replace("p.log()", "(p + 1e-8).log()")),
+    "a clamp": ("04.3", 2, OF_PROBABILITIES.replace("p.log()", "p.clamp(min=1e-12).log()")),
     "one largest logit for all rows": (
-        "04.2",
+        "04.3",
         3,
         CROSS_ENTROPY.replace("logits.max(1, keepdim=True).values", FOR_ALL),
     ),
-    "the sum of the rows": ("04.2", 3, CROSS_ENTROPY.replace(".mean()", ".sum()")),
-    "the sign": ("04.2", 3, CROSS_ENTROPY.replace("return (", "return -(")),
+    "the sum of the rows": ("04.3", 3, CROSS_ENTROPY.replace(".mean()", ".sum()")),
+    "the sign": ("04.3", 3, CROSS_ENTROPY.replace("return (", "return -(")),
     "without a gradient": (
-        "04.2",
+        "04.3",
         3,
         CROSS_ENTROPY.replace("    top =", "    logits = logits.detach()\n    top =", 1),
     ),
-    "the probability divided": ("04.3", 1, repair("return probability / weight")),
-    "weighted once more": ("04.3", 2, repair(f"return {WEIGHTED}")),
+    "the probability divided": ("04.2", 1, repair("return probability / weight")),
+    "weighted once more": ("04.2", 2, repair(f"return {WEIGHTED}")),
     "the weight taken off the logit": (
-        "04.3",
+        "04.2",
         3,
         repair("return (torch.logit(probability) - weight).sigmoid()"),
     ),
-    "the odds, left as odds": ("04.3", 3, repair("return probability / (1 - probability) / weight")),
+    "the odds, left as odds": ("04.2", 3, repair("return probability / (1 - probability) / weight")),
     "the median": ("04.4", 1, loss("return (targets - predictions).abs().mean()")),
     "the mean": ("04.4", 1, loss("return F.mse_loss(predictions, targets)")),
     "the mean, four times as strongly": ("04.4", 1, loss("return 4 * F.mse_loss(predictions, targets)")),
@@ -109,11 +110,11 @@ test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)
 
 RIGHT = {
     "torch's logsumexp": (
-        "04.2",
+        "04.3",
         "def cross_entropy(logits, targets):\n"
         "    return (logits.logsumexp(1) - logits.gather(1, targets[:, None])[:, 0]).mean()",
     ),
-    "by logits": ("04.3", repair("return (torch.logit(probability) - torch.tensor(weight).log()).sigmoid()")),
+    "by logits": ("04.2", repair("return (torch.logit(probability) - torch.tensor(weight).log()).sigmoid()")),
     "where in place of maximum": (
         "04.1",
         pinball("lack = targets - predictions\n    cost = torch.where(lack > 0, quantile, quantile - 1)\n")
@@ -129,6 +130,13 @@ RIGHT = {
 
 
 test_another_way_is_right_too = ANSWERS.right(RIGHT)
+
+
+def test_the_chapter_repairs_as_the_solution_does() -> None:
+    said = torch.tensor([0.0, 0.02, 0.5, 0.93, 1.0])
+    mended = ANSWERS.given("04.2", exercise("04.2").solution)(said, 29.0)
+    torch.testing.assert_close(without_weight(said, 29.0), mended)
+    assert torch.equal(without_weight(said, 1.0), said) and mended[2] < 0.04
 
 
 def test_the_rows_are_split_and_standardised_on_the_training_part() -> None:

@@ -27,11 +27,15 @@ class Answers:
     preface: str = ""
     slow: Collection[str] = ()
 
-    def verdict(self, exercise_id: str, source: str) -> Verdict:
-        """What the judge says to this code of a learner."""
+    def given(self, exercise_id: str, source: str) -> Any:
+        """What this code of a learner makes: the answer to that exercise."""
         space = dict(self.space)
         exec(self.preface + source, space)
-        return judge_answer(exercise(exercise_id), space[self.names[exercise_id]])
+        return space[self.names[exercise_id]]
+
+    def verdict(self, exercise_id: str, source: str) -> Verdict:
+        """What the judge says to it."""
+        return judge_answer(exercise(exercise_id), self.given(exercise_id, source))
 
     def solutions(self) -> Callable[[str], None]:
         """The solution of each exercise is right."""

@@ -73,6 +73,11 @@ def customers(seed: int, *, raw: bool = False) -> tuple[Rows, Rows]:
     return (train, defaulted), (valid, unseen)
 
 
+def without_weight(said: Tensor, weight: float) -> Tensor:
+    """Probabilities of a yes as a model would say them that was not trained with this weight of each yes."""
+    return said / (said + weight * (1 - said))
+
+
 # --- drawing, so that the chapter's cells hold what it is about --------------------------------------
 
 
@@ -163,6 +168,25 @@ def _judge_pinball(pinball: Callable[..., Any]) -> Verdict:
     return right("nine tenths a euro below, one tenth a euro above: the pulls balance at the 0.9 quantile.")
 
 
+def _judge_repair(repair: Callable[..., Any]) -> Verdict:
+    for said, weight, expected in ((0.5, 29.0, 1 / 30), (0.9, 9.0, 0.5), (0.2, 1.0, 0.2)):
+        got = float(repair(torch.tensor(said), weight))
+        about = f"said {said} after training with weight {weight:g}"
+        if weight > 1 and math.isclose(got, said / weight, rel_tol=1e-4):
+            return wrong(
+                f"{about}: it is the odds that were multiplied", observed=got, expected=expected, hint=1
+            )
+        if got > said * (1 + 1e-6):
+            return wrong(f"{about}: the weight has made it too high", observed=got, expected=expected, hint=2)
+        if not math.isclose(got, expected, rel_tol=1e-3):
+            return wrong(about, observed=got, expected=expected, hint=3)
+    many = torch.tensor([0.0, 0.1, 0.9])
+    got_all = torch.as_tensor(repair(many, 9.0)).tolist()
+    if any(abs(one - other) > 1e-4 for one, other in zip(got_all, (0.0, 1 / 82, 0.5))):
+        return wrong("a whole tensor of probabilities, weight 9", observed=got_all, hint=3)
+    return right("the odds divided by the weight: what the plain loss would have said.")
+
+
 def _judge_cross_entropy(cross_entropy: Callable[..., Any]) -> Verdict:
     generator = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(6, 4, generator=generator), torch.tensor([0, 3, 2, 2, 1, 0])
@@ -203,25 +227,6 @@ def _slope(loss: Any, at: Tensor) -> Tensor:
         return torch.zeros_like(at)
     (found,) = torch.autograd.grad(loss, at, allow_unused=True, materialize_grads=True)
     return found
-
-
-def _judge_repair(repair: Callable[..., Any]) -> Verdict:
-    for said, weight, expected in ((0.5, 29.0, 1 / 30), (0.9, 9.0, 0.5), (0.2, 1.0, 0.2)):
-        got = float(repair(torch.tensor(said), weight))
-        about = f"said {said} after training with weight {weight:g}"
-        if weight > 1 and math.isclose(got, said / weight, rel_tol=1e-4):
-            return wrong(
-                f"{about}: it is the odds that were multiplied", observed=got, expected=expected, hint=1
-            )
-        if got > said * (1 + 1e-6):
-            return wrong(f"{about}: the weight has made it too high", observed=got, expected=expected, hint=2)
-        if not math.isclose(got, expected, rel_tol=1e-3):
-            return wrong(about, observed=got, expected=expected, hint=3)
-    many = torch.tensor([0.0, 0.1, 0.9])
-    got_all = torch.as_tensor(repair(many, 9.0)).tolist()
-    if any(abs(one - other) > 1e-4 for one, other in zip(got_all, (0.0, 1 / 82, 0.5))):
-        return wrong("a whole tensor of probabilities, weight 9", observed=got_all, hint=3)
-    return right("the odds divided by the weight: what the plain loss would have said.")
 
 
 def _judge_reserve(loss: Callable[..., Any]) -> Verdict:
@@ -286,6 +291,24 @@ def pinball(predictions, targets, quantile):
     ),
     Exercise(
         "04.2",
+        "Repair a weighted model",
+        difficulty=2,
+        minutes=8,
+        judge=_judge_repair,
+        expects="a function",
+        hints=(
+            "A weight of w makes each yes count as w of them. Which of these does that multiply by w: the "
+            "probability p, or the odds p / (1 - p), yes against no?",
+            "Counted w times, the yeses look more frequent than they are: the repaired probability is lower.",
+            "The odds divided by w, and back to a probability: p / (p + w * (1 - p)). In logits: z - ln w.",
+        ),
+        solution="""
+def repair(probability, weight):
+    return probability / (probability + weight * (1 - probability))
+""",
+    ),
+    Exercise(
+        "04.3",
         "Cross-entropy that survives",
         difficulty=2,
         minutes=12,
@@ -304,24 +327,6 @@ def cross_entropy(logits, targets):
     top = logits.max(1, keepdim=True).values
     lse = top[:, 0] + (logits - top).exp().sum(1).log()
     return (lse - logits[torch.arange(len(targets)), targets]).mean()
-""",
-    ),
-    Exercise(
-        "04.3",
-        "Repair a weighted model",
-        difficulty=2,
-        minutes=8,
-        judge=_judge_repair,
-        expects="a function",
-        hints=(
-            "A weight of w makes each yes count as w of them. Which of these does that multiply by w: the "
-            "probability p, or the odds p / (1 - p), yes against no?",
-            "Counted w times, the yeses look more frequent than they are: the repaired probability is lower.",
-            "The odds divided by w, and back to a probability: p / (p + w * (1 - p)). In logits: z - ln w.",
-        ),
-        solution="""
-def repair(probability, weight):
-    return probability / (probability + weight * (1 - probability))
 """,
     ),
     Exercise(
