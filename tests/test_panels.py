@@ -231,7 +231,7 @@ def test_a_rescue_is_the_loop_by_hand(settings: dict[str, float]) -> None:
         torch.testing.assert_close(got, expected)
     x, y = material.small_digits().test.tensors
     with torch.no_grad():
-        assert values["sealed"] == float(f"{(model(x).argmax(1) == y).float().mean():.3g}")
+        assert values["sealed"] == float(f"{(model(x).argmax(1) == y).double().mean():.3g}")
 
 
 def test_few_digits_have_the_share_of_false_labels_that_was_asked_for() -> None:

@@ -315,7 +315,7 @@ def loader_of(settings: Settings, seed: int) -> Loader:
 
 @functools.cache
 def arriving(name: str) -> Dataset:
-    """500 unseen digits as they come: as they are, turned by up to 60 degrees, or at a fifth of the light."""
+    """500 unseen digits: as they are, each turned by up to 60 degrees, or at a fifth of the light."""
     valid = digits()[1]
     if name == "tilted":
         from torchvision.transforms.v2 import InterpolationMode
