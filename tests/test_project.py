@@ -50,6 +50,12 @@ def test_a_file_of_ones_own_comes_back_from_another_folder(
     assert again.train.columns == ("x", "z")
 
 
+def test_later_rows_of_the_same_groups_are_a_way_to_split() -> None:
+    chosen = tl.project("pbcseq", split="within")
+    assert same(chosen, tl.split(tl.load("pbcseq"), seed=0, time=True, within=True))
+    assert same(chosen, tl.project())
+
+
 def test_choosing_again_replaces_the_choice() -> None:
     tl.project("digits", split="random", seed=1)
     tl.project("breast_cancer", split="stratify")

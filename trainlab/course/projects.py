@@ -24,6 +24,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "stratify": {"stratify": True},
     "groups": {"groups": True},
     "time": {"time": True},
+    "within": {"time": True, "within": True},
 }
 
 
@@ -60,7 +61,8 @@ def project(
 
     name: a data set of the catalogue, or the path of a file or folder, as `load` takes it with target,
     groups and time; None for the one chosen before (`digits` stands in where there is none).
-    split: "random", "stratify", "groups" or "time", as the arguments of `tl.split`.
+    split: "random", "stratify", "groups" or "time", as the arguments of `tl.split`; "within" for later
+    rows of the same groups, each cut in time by itself.
     With TRAINLAB_UNATTENDED=1 nothing is kept, and nothing that was kept is used.
     Raises TrainlabError if the data cannot be read or split so; then the former choice stays.
     """
