@@ -91,12 +91,7 @@ def split(
     way, values = _chosen_way(dataset, n, {"stratify": stratify, "groups": groups, "time": time})
     rng = np.random.default_rng(derive_seed(seed))
     if within is not None and within is not False:
-        if way != "time":
-            raise TrainlabError(
-                "within cuts each group in time: give time= too, or groups= to keep them whole"
-            )
-        owners = _column("within", _own(dataset, "groups") if within is True else within, n)
-        part = _timed_within(owners, values, shares)
+        part = _timed_within(_owners(dataset, n, within, way), values, shares)
     elif way == "stratify":
         part = _stratified(values, shares, rng)
     elif way == "groups":
