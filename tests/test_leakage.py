@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 from torch.utils.data import Subset, TensorDataset
 
 import trainlab as tl
@@ -444,6 +445,37 @@ def test_the_report_reads_as_text_and_as_a_table() -> None:
     assert html.escape(report.findings[0].evidence) in shown and "<script" not in shown
     plain = tl.leakage((table(np.random.default_rng(1)), table(np.random.default_rng(2))))
     assert plain.ok and "No leak found." in plain._repr_html_() and "<table" not in plain._repr_html_()
+
+
+UNSEEN: dict[str, tuple[Callable[[Rng], Parts], str]] = {
+    "another unit": (lambda rng: planted(rng, lambda rows: rows * 2.54), "copies in other units"),
+    "robust scaling": (lambda rng: scaled_by_all(rng, RobustScaler()), "scaling by median and quartiles"),
+    "blurred": (
+        lambda rng: pictures(rng, lambda images: gaussian_filter(images, (0, 0, 1, 1))),
+        "copies blurred, compressed hard",
+    ),
+    "backwards": (
+        lambda rng: told(rng, lambda text: " ".join(text.split()[::-1])),
+        "sentences in another order",
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_cannot_be_seen_is_named_in_the_report(name: str, seed: int) -> None:
+    plant, words = UNSEEN[name]
+    report = tl.leakage(plant(np.random.default_rng(seed)))
+    assert report.ok, "seen after all: then the report must not say that it is not"
+    named = [line for line in report.unchecked if words in line]
+    assert len(named) == 1 and named[0] in str(report) and html.escape(named[0]) in report._repr_html_()
+
+
+def test_fitted_finds_the_scaling_that_leaves_no_trace() -> None:
+    (train,), (valid,) = cut(np.random.default_rng(0), table(np.random.default_rng(0)))
+    report = tl.leakage((train, valid), fitted=RobustScaler().fit(np.concatenate([train, valid])))
+    assert [leak.kind for leak in report.findings] == ["preprocessing"]
+    assert not any("give fitted=" in line for line in report.unchecked)
 
 
 def test_nothing_is_changed_and_no_randomness_is_drawn() -> None:

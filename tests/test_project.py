@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import trainlab as tl
+from trainlab.course.projects import numbers
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +51,56 @@ def test_a_file_of_ones_own_comes_back_from_another_folder(
     assert again.train.columns == ("x", "z")
 
 
+def test_later_rows_of_the_same_groups_are_a_way_to_split() -> None:
+    chosen = tl.project("pbcseq", split="within")
+    assert same(chosen, tl.split(tl.load("pbcseq"), seed=0, time=True, within=True))
+    assert same(chosen, tl.project())
+
+
 def test_choosing_again_replaces_the_choice() -> None:
     tl.project("digits", split="random", seed=1)
     tl.project("breast_cancer", split="stratify")
     assert tl.project().train.name == "breast_cancer"
+
+
+@pytest.mark.parametrize("name", ["digits", "breast_cancer", "pbcseq", "hotel_rates", "amazon_reviews"])
+def test_every_kind_of_project_becomes_rows_for_a_network(name: str) -> None:
+    project = tl.split(tl.load(name), seed=0)
+    (x, y), (asked, answers), classes = numbers(project)
+    assert x.dtype == asked.dtype == torch.float32 and x.shape[1:] == asked.shape[1:] and x.dim() == 2
+    assert (len(x), len(asked)) == (len(project.train), len(project.valid)) == (len(y), len(answers))
+    assert x.isfinite().all() and asked.isfinite().all()
+    assert (
+        y.dtype == torch.int64 and min(y.min(), answers.min()) >= 0 and max(y.max(), answers.max()) < classes
+    )
+    moving = x.std(0) > 0
+    assert x.mean(0).abs().max() < 1e-3 and torch.allclose(x.std(0)[moving], torch.ones(1), atol=1e-3)
+    model = torch.nn.Linear(x.shape[1], classes)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    frequent = answers.bincount(minlength=classes)[y.bincount().argmax()] / len(answers)
+    right = (model(asked).argmax(1) == answers).float().mean()
+    assert right > frequent + 0.02, "a line through these rows says nothing of the answer"
+
+
+def test_rows_for_a_network_learn_nothing_from_validation() -> None:
+    project = tl.split(tl.load("pbcseq"), seed=0)
+    before = numbers(project)[0][0]
+    project.valid.features[:] = 1e6
+    assert torch.equal(numbers(project)[0][0], before)
+
+
+def test_rows_for_a_network_are_refused_where_there_are_none(own_home: Path) -> None:
+    plain = tl.split(torch.utils.data.TensorDataset(torch.zeros(40, 3)), seed=0)
+    with pytest.raises(tl.TrainlabError, match="a project of Subset rows has no numbers"):
+        numbers(plain)
+    path = own_home / "texts.txt"
+    path.write_text("\n".join(f"line {place} says nothing" for place in range(60)))
+    with pytest.raises(tl.TrainlabError, match="texts without a label"):
+        numbers(tl.project(path))
 
 
 def test_nothing_is_kept_or_used_where_nobody_is_there(

@@ -221,6 +221,37 @@ def test_folds_have_the_sizes_and_the_classes_of_scikit_learns(n: int, seed: int
                 assert sorted(counts[0]) == sorted(counts[1])
 
 
+def test_within_cuts_each_group_in_time_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    owners = rng.integers(0, 12, 300)
+    days = rng.permutation(300) + 1000 * (owners % 3)  # some come years after others
+    splits = tl.split(Rows(300), (0.6, 0.2, 0.2), seed=0, time=days, within=owners)
+    assert sorted(torch.cat(splits.indices).tolist()) == list(range(300))
+    for owner in range(12):
+        size = (owners == owner).sum()
+        parts = [index.numpy()[owners[index.numpy()] == owner] for index in splits.indices]
+        assert [len(part) for part in parts] == pytest.approx([0.6 * size, 0.2 * size, 0.2 * size], abs=1)
+        for earlier, later in ((parts[0], parts[1]), (parts[1], parts[2])):
+            assert days[earlier].max() < days[later].min()
+
+
+def test_within_takes_the_data_sets_own_groups_and_leaves_small_ones_in_train() -> None:
+    visits = tl.load("pbcseq")
+    splits = tl.split(visits, (0.8, 0.2, 0), seed=0, time=True, within=True)
+    given = tl.split(visits, (0.8, 0.2, 0), seed=0, time=visits.time, within=visits.groups)
+    assert torch.equal(splits.indices[1], given.indices[1])
+    sizes = visits.groups.bincount()
+    assert not set(splits.valid.groups.tolist()) & set((sizes <= 2).nonzero().flatten().tolist())
+    assert set(splits.valid.groups.tolist()) == set((sizes > 2).nonzero().flatten().tolist())
+
+
+def test_within_without_time_is_refused() -> None:
+    with pytest.raises(tl.TrainlabError, match="within cuts each group in time: give time= too"):
+        tl.split(Rows(9), seed=0, within=np.zeros(9))
+    with pytest.raises(tl.TrainlabError, match="within has shape"):
+        tl.split(Rows(9), seed=0, time=np.arange(9), within=np.zeros(8))
+
+
 def test_timed_folds_are_scikit_learns_where_the_rows_divide() -> None:
     from sklearn.model_selection import TimeSeriesSplit
 

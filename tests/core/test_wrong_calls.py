@@ -150,6 +150,11 @@ CASES: list[tuple[str, Call, str]] = [
         "stratify and time given together",
     ),
     (
+        "within without time",
+        lambda s: tl.split(s.data, seed=0, within=[0] * 20),
+        "within cuts each group in time: give time= too",
+    ),
+    (
         "a class with one member",
         lambda s: tl.split(s.data, seed=0, stratify=[0] * 19 + [7]),
         r"class 7 has 1 row\(s\), fewer than the 3 parts",

@@ -188,8 +188,7 @@ def _keys(part: Part) -> Array:
 
 
 def _repeats(part: Part, keys: Array) -> tuple[int, int]:
-    """Rows that equal an earlier one in features and target; rows whose features occur with another "
-    "target."""
+    """How many rows equal an earlier one, target included; how many have features with two targets."""
     targets = (
         np.zeros(len(part)) if part.targets is None else part.targets.reshape(len(part), -1).astype(float)
     )

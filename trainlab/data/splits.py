@@ -70,6 +70,7 @@ def split(
     stratify: ArrayLike | bool | None = None,
     groups: ArrayLike | bool | None = None,
     time: ArrayLike | bool | None = None,
+    within: ArrayLike | bool | None = None,
 ) -> Splits:
     """Cut `dataset` into train, valid and test, by shares of its rows.
 
@@ -77,7 +78,10 @@ def split(
     stratify: labels, (N,), whose shares each part keeps, with at least one row of each class in each
     part.  groups: (N,), rows of one group stay together; shares are then met as nearly as groups allow.
     time: (N,), numbers or dates; train is the earliest, test the latest, equal times stay together.
-    True takes the data set's own targets, groups or times.  At most one of the three.
+    within: (N,), groups that are each cut in time by themselves, for use on later rows of the same
+    groups; a group of few rows may be missing from a part.
+    True takes the data set's own targets, groups or times.  At most one of the first three, within
+    beside time only.
     Every row goes to exactly one part: none is lost to rounding.
     Raises TrainlabError if an argument cannot be met; `dataset` is never changed.
     """
@@ -86,7 +90,9 @@ def split(
     shares = _checked_fractions(fractions, n)
     way, values = _chosen_way(dataset, n, {"stratify": stratify, "groups": groups, "time": time})
     rng = np.random.default_rng(derive_seed(seed))
-    if way == "stratify":
+    if within is not None and within is not False:
+        part = _timed_within(_owners(dataset, n, within, way), values, shares)
+    elif way == "stratify":
         part = _stratified(values, shares, rng)
     elif way == "groups":
         part = _grouped(values, shares, rng)
@@ -308,6 +314,31 @@ def _grouped(groups: NDArray[Any], shares: NDArray[np.float64], rng: np.random.G
 
 
 def _timed(time: NDArray[Any], shares: NDArray[np.float64]) -> Counts:
+    part = _earliest_first(time, shares)
+    _refuse_few_times(time, part, shares)
+    return part
+
+
+def _owners(dataset: Any, n: int, within: ArrayLike | bool, way: str) -> NDArray[Any]:
+    if way != "time":
+        raise TrainlabError(
+            "within cuts each group in time: give time= too, or groups= to keep the groups whole"
+        )
+    return _column("within", _own(dataset, "groups") if within is True else within, n)
+
+
+def _timed_within(owners: NDArray[Any], time: NDArray[Any], shares: NDArray[np.float64]) -> Counts:
+    part = np.empty(len(time), dtype=np.int64)
+    order = np.argsort(owners, kind="stable")
+    starts = np.unique(owners[order], return_index=True)[1][1:]
+    for rows in np.split(order, starts):
+        part[rows] = _earliest_first(time[rows], shares)
+    _refuse_few_times(time, part, shares)
+    return part
+
+
+def _earliest_first(time: NDArray[Any], shares: NDArray[np.float64]) -> Counts:
+    """The part of each row, the earliest rows in the first."""
     order = np.argsort(time, kind="stable")
     ordered = time[order]
     cuts = np.cumsum(_counts(len(time), shares))[:-1]
@@ -315,13 +346,16 @@ def _timed(time: NDArray[Any], shares: NDArray[np.float64]) -> Counts:
     cuts = np.array([cut if cut == len(time) else np.searchsorted(ordered, ordered[cut]) for cut in cuts])
     part = np.empty(len(time), dtype=np.int64)
     part[order] = np.searchsorted(cuts, np.arange(len(time)), side="right")
+    return part
+
+
+def _refuse_few_times(time: NDArray[Any], part: Counts, shares: NDArray[np.float64]) -> None:
     missing = [k for k in np.flatnonzero(shares) if not (part == k).any()]
     if missing:
         raise TrainlabError(
             f"too few different times ({len(np.unique(time))}): {len(missing)} of {(shares > 0).sum()} parts "
             "would be empty; give finer times or fewer parts"
         )
-    return part
 
 
 def _subset(dataset: Any, index: Tensor) -> Part:

@@ -1,5 +1,4 @@
-"""Statistics that were fitted on more than the training part: of a fitted transformer, or left in the "
-"data."""
+"""Statistics fitted on more than the training part: of a fitted transformer, or left in the data."""
 
 from __future__ import annotations
 

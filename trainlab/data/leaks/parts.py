@@ -86,8 +86,7 @@ def as_array(values: Any) -> Array:
 
 
 def _cut(field: str, given: Any, parts: list[Part], indices: list[Array]) -> list[Array | None]:
-    """The values of `given` for each part: it is a column of the whole data set, or a column for each "
-    "part."""
+    """The values of `given` for each part: a column of the whole data set, or a column for each part."""
     if given is None or given is True:
         return [getattr(part, field) for part in parts]
     if given is False:

@@ -39,13 +39,17 @@ _STATISTICS = (
     "on train alone"
 )
 _BEYOND = {
-    "table": "rows made of several others (SMOTE), a column that holds the answer, choices made on the "
-    "validation part",
-    "images": "copies turned by other angles, zoomed, cropped or warped, the same subject in another "
-    "picture, "
+    "table": "copies in other units, rows made of several others (SMOTE), a column that holds the answer, "
     "choices made on the validation part",
+    "images": "copies blurred, compressed hard, turned by other angles, zoomed, cropped or warped, the same "
+    "subject in another picture, choices made on the validation part",
     "texts": "changed texts of fewer than ten words, paraphrases, translations, sentences in another "
     "order, choices made on the validation part",
+}
+_TRACELESS = {
+    "table": "scaling by median and quartiles, selecting or combining columns",
+    "images": "scaling, whitening",
+    "texts": "a vocabulary, its weights",
 }
 
 
@@ -95,8 +99,10 @@ class _Search:
     def found(
         self, kind: str, pair: tuple[int, int], count: int, rows: Any, texts: tuple[str, str, str]
     ) -> None:
-        """Note a leak: `rows` are places in the second part and in the first; texts: evidence, cost, "
-        "remedy."""
+        """Note a leak.  rows: places in the second part and in the first.
+
+        texts: evidence, cost, remedy.
+        """
         first, second = (self.parts[place] for place in pair)
         numbers = tuple((int(first.rows[a]), int(second.rows[b])) for b, a in list(rows)[:EXAMPLES])
         self.findings.append(Leak(kind, (first.name, second.name), count, numbers, *texts))
@@ -272,8 +278,7 @@ class _Search:
         return np.flatnonzero(first > second.min())
 
     def _in_order_within_groups(self, pair: tuple[int, int]) -> bool:
-        """Whether groups are shared, and each one's rows in the first part come before those in the "
-        "second."""
+        """Whether there are shared groups, the rows of each in the first part before those in the second."""
         first, second = (self.parts[place] for place in pair)
         assert first.groups is not None and second.groups is not None
         assert first.time is not None and second.time is not None
@@ -297,7 +302,8 @@ class _Search:
                 self.found("preprocessing", ends, columns, (), (evidence, _STATISTICS, _REFIT))
             self.checked.append("preprocessing: columns scaled or filled with statistics of all parts")
         if fitted is None:
-            self.unchecked.append("preprocessing that leaves no trace (selecting columns, say): give fitted=")
+            without = _TRACELESS[self.kind]
+            self.unchecked.append(f"preprocessing that leaves no trace ({without}): give fitted=")
             return
         names, count = fitted_on(fitted, filled)
         title = type(fitted).__name__
