@@ -46,16 +46,14 @@ def source(cell: Cell) -> str:
     return "".join(cell["source"])
 
 
-def is_marked(cell: Cell, marker: str) -> bool:
-    """Whether the cell carries the marker as a comment or as a tag, the two ways that nbval reads."""
-    comment = re.search(rf"^\s*#+\s*{marker}\s*$", source(cell), re.MULTILINE)
-    return bool(comment) or marker.lower().replace("_", "-") in cell["metadata"].get("tags", [])
+def is_tagged(cell: Cell, tag: str) -> bool:
+    return tag in cell["metadata"].get("tags", [])
 
 
 def tally(notebook: dict[str, Any]) -> Tally:
     """Count the code cells by what nbval does with their outputs."""
     cells = code_cells(notebook)
-    ignored = [cell for cell in cells if is_marked(cell, "NBVAL_IGNORE_OUTPUT")]
+    ignored = [cell for cell in cells if is_tagged(cell, "nbval-ignore-output")]
     compared = [cell for cell in cells if cell["outputs"] and cell not in ignored]
     return Tally(len(cells), len(compared), len(ignored))
 
@@ -79,8 +77,10 @@ def _about_cell(cell: Cell) -> Iterator[str]:
     lines = len(source(cell).splitlines())
     if lines > LONGEST_CELL:
         yield f"{lines} lines, {LONGEST_CELL} are allowed"
-    if is_marked(cell, "NBVAL_SKIP"):
-        yield "NBVAL_SKIP keeps it from being run: mark its output only, with NBVAL_IGNORE_OUTPUT"
+    if is_tagged(cell, "nbval-skip"):
+        yield "nbval-skip keeps it from being run: leave out its output only, by the tag nbval-ignore-output"
+    if re.search(r"^\s*#+\s*NBVAL_", source(cell), re.MULTILINE):
+        yield "a comment tells nbval what to do, which learners read: use the tag of that name"
     for output in cell["outputs"]:
         if output["output_type"] == "error":
             yield f"its output is an error, {output['ename']}: {output['evalue']}"

@@ -27,7 +27,8 @@ def notebook() -> dict[str, Any]:
     """A sound one: a cell that prints, one whose output is left out, one that says nothing."""
     v4 = nbformat.v4
     printed = v4.new_code_cell("print(1)", execution_count=1, outputs=[v4.new_output("stream", text="1\n")])
-    timed = v4.new_code_cell("# NBVAL_IGNORE_OUTPUT\nprint(time())", execution_count=2)
+    timed = v4.new_code_cell("print(time())", execution_count=2)
+    timed["metadata"]["tags"] = ["nbval-ignore-output"]
     timed.outputs = [v4.new_output("stream", text="1234.5\n")]
     silent = v4.new_code_cell("a = 1", execution_count=3)
     return v4.new_notebook(cells=[v4.new_markdown_cell("# Title"), printed, timed, silent])
@@ -58,7 +59,12 @@ def test_stored_error(notebook: dict[str, Any]) -> None:
 
 def test_skipped_cell(notebook: dict[str, Any]) -> None:
     notebook["cells"][3]["metadata"]["tags"] = ["nbval-skip"]
-    assert "NBVAL_SKIP" in " ".join(stored.complaints(notebook))
+    assert "nbval-skip" in " ".join(stored.complaints(notebook))
+
+
+def test_marked_by_a_comment(notebook: dict[str, Any]) -> None:
+    notebook["cells"][3]["source"] = "# NBVAL_IGNORE_OUTPUT\na = 1"
+    assert "which learners read" in " ".join(stored.complaints(notebook))
 
 
 def test_machine_path(notebook: dict[str, Any]) -> None:
