@@ -247,8 +247,7 @@ class TrainState:
         self.updating = False
 
     def _check_fit(self, state: Mapping[str, Any]) -> None:
-        ours = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
-        theirs = {name: tuple(value.shape) for name, value in state["model"].items()}
+        ours, theirs = _shapes(self.model.state_dict()), _shapes(state["model"])
         if ours != theirs:
             name = next(key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key))
             raise TrainlabError(
@@ -276,6 +275,11 @@ class TrainState:
             f"TrainState({type(self.model).__name__}, {type(self.optimizer).__name__}, "
             f"step={self.step}, epoch={self.epoch}, samples={self.samples})"
         )
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of all tensors: a module may keep other things in its state as well."""
+    return {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, torch.Tensor)}
 
 
 def _decayed_groups(optimizer: torch.optim.Optimizer) -> set[int]:
