@@ -9,7 +9,7 @@ import torch
 
 from trainlab.course.exercises import exercise, judge_answer
 
-NAMES = {"10.1": "old", "10.2": "snapshot", "10.3": "write_safely", "10.4": "newest"}
+NAMES = {"10.2": "old", "10.1": "snapshot", "10.3": "write_safely", "10.4": "newest"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,28 +51,30 @@ def newest(folder):
     return next((place for place in reversed(places) if whole(place)), None)
 """
 
+WRITE = "def write_safely(path, content):\n"
+
 WRONG = [
-    ("10.1", "by name", OLD.format("sorted(names)[:-keep]"), 1),
-    ("10.1", "the ones to keep", OLD.format("sorted(names, key=lambda n: int(n[6:]))[-keep:]"), 2),
-    ("10.1", "as they come", OLD.format("names[:-keep]"), 2),
-    ("10.1", "one too many", OLD.format("sorted(names, key=lambda n: int(n[6:]))[: 1 - keep]"), 2),
+    ("10.2", "by name", OLD.format("sorted(names)[:-keep]"), 1),
+    ("10.2", "the ones to keep", OLD.format("sorted(names, key=lambda n: int(n[6:]))[-keep:]"), 2),
+    ("10.2", "as they come", OLD.format("names[:-keep]"), 2),
+    ("10.2", "one too many", OLD.format("sorted(names, key=lambda n: int(n[6:]))[: 1 - keep]"), 2),
     (
-        "10.1",
+        "10.2",
         "below zero",
         OLD.format("sorted(names, key=lambda n: int(n[6:]))[: len(names) - keep]"),
         3,
     ),
-    ("10.2", "no copy", SNAPSHOT.replace("COPY", "dict"), 2),
-    ("10.2", "a flat copy", SNAPSHOT.replace("COPY", "copy.copy"), 2),
+    ("10.1", "no copy", SNAPSHOT.replace("COPY", "dict"), 2),
+    ("10.1", "a flat copy", SNAPSHOT.replace("COPY", "copy.copy"), 2),
     (
-        "10.2",
+        "10.1",
         "the weights alone",
         "def snapshot(model, *rest):\n    return {'model': copy.deepcopy(model.state_dict())}",
         3,
     ),
-    ("10.2", "a seed", SNAPSHOT.replace("COPY", "copy.deepcopy").replace("get_rng_state", "initial_seed"), 3),
+    ("10.1", "a seed", SNAPSHOT.replace("COPY", "copy.deepcopy").replace("get_rng_state", "initial_seed"), 3),
     (
-        "10.2",
+        "10.1",
         "a new generator",
         SNAPSHOT.replace("COPY", "copy.deepcopy").replace(
             "torch.get_rng_state", "torch.Generator().get_state"
@@ -80,7 +82,7 @@ WRONG = [
         3,
     ),
     (
-        "10.2",
+        "10.1",
         "the epoch's start",
         SNAPSHOT.replace("COPY", "copy.deepcopy").replace(
             '"position": position', '"position": (position[0], 0)'
@@ -88,7 +90,7 @@ WRONG = [
         1,
     ),
     (
-        "10.2",
+        "10.1",
         "only the weights are copied",
         SNAPSHOT.replace("COPY", "(lambda s: s if 'state' in s else copy.deepcopy(s))"),
         2,
@@ -104,21 +106,21 @@ WRONG = [
     (
         "10.3",
         "removed first",
-        "def write_safely(path, content):\n    fresh = path.with_suffix('.new')\n    fresh.write_bytes(content)\n"
+        WRITE + "    fresh = path.with_suffix('.new')\n    fresh.write_bytes(content)\n"
         "    path.unlink()\n    fresh.rename(path)",
         2,
     ),
     (
         "10.3",
         "no fsync",
-        "def write_safely(path, content):\n    fresh = path.with_suffix('.new')\n    fresh.write_bytes(content)\n"
+        WRITE + "    fresh = path.with_suffix('.new')\n    fresh.write_bytes(content)\n"
         "    os.replace(fresh, path)",
         3,
     ),
     (
         "10.3",
         "fsync without flush",
-        "def write_safely(path, content):\n    fresh = path.with_suffix('.new')\n    with open(fresh, 'wb') as f:\n"
+        WRITE + "    fresh = path.with_suffix('.new')\n    with open(fresh, 'wb') as f:\n"
         "        f.write(content)\n        os.fsync(f.fileno())\n    os.replace(fresh, path)",
         3,
     ),
@@ -127,7 +129,7 @@ WRONG = [
     (
         "10.4",
         "only that the files are there",
-        "def whole(place):\n    return (place / 'digests.json').exists() and (place / 'weights.bin').exists()\n"
+        "def whole(place):\n    return all((place / n).exists() for n in ('digests.json', 'weights.bin'))\n"
         + NEWEST,
         2,
     ),
@@ -164,10 +166,13 @@ def test_a_likely_wrong_answer_gets_the_hint_that_fits(exercise_id: str, source:
 @pytest.mark.parametrize(
     "source",
     [
-        "def write_safely(path, content):\n    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:\n"
-        "        f.write(content)\n        f.flush()\n        os.fsync(f.fileno())\n    os.replace(f.name, path)",
-        "def write_safely(path, content):\n    new = pathlib.Path(str(path) + '~')\n    with new.open('wb') as f:\n"
-        "        f.write(content)\n        f.flush()\n        os.fsync(f)\n    new.replace(path)",
+        WRITE
+        + "    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:\n"
+        + "        f.write(content)\n        f.flush()\n        os.fsync(f.fileno())\n"
+        + "    os.replace(f.name, path)",
+        WRITE
+        + "    new = pathlib.Path(str(path) + '~')\n    with new.open('wb') as f:\n"
+        + "        f.write(content)\n        f.flush()\n        os.fsync(f)\n    new.replace(path)",
     ],
 )
 def test_another_right_way_to_write_passes(source: str) -> None:

@@ -81,7 +81,7 @@ def _pyplot() -> Any:
     return plt
 
 
-# --- 10.1: keep the last ones ------------------------------------------------------------------------
+# --- 10.2: keep the last ones ------------------------------------------------------------------------
 
 
 def _judge_old(old: Callable[..., Any]) -> Verdict:
@@ -104,7 +104,7 @@ def _judge_old(old: Callable[..., Any]) -> Verdict:
     return right("ten comes after nine, and nothing is deleted before there is too much.")
 
 
-# --- 10.2: everything that a run is made of -----------------------------------------------------------
+# --- 10.1: everything that a run is made of -----------------------------------------------------------
 
 
 class _Hand:
@@ -234,7 +234,7 @@ class _Disk:
             if self.tick():
                 raise _Dead
             if given and Path(first).is_file():
-                self.early |= os.stat(first).st_ino not in self.synced
+                self.early |= Path(first).stat().st_ino not in self.synced
             return plain(first, *given, **options)
 
         return call
@@ -298,15 +298,15 @@ def _judge_write(write_safely: Callable[..., Any]) -> Verdict:
             if not path.exists():
                 return wrong("killed at the wrong moment, it leaves no file at all", hint=2)
             if (found := path.read_bytes()) not in (old, new):
-                said = f"killed in the middle, it leaves {len(found)} of {len(new)} bytes, and the old file is gone"
-                return wrong(said, hint=1)
+                said = f"it leaves {len(found)} of {len(new)} bytes, and the old file is gone"
+                return wrong(f"killed in the middle, {said}", hint=1)
             if dead:
                 continue
             if found != new:
                 return wrong("the file holds the old bytes still", hint=1)
             if disk.early:
-                said = "the name is switched while the bytes are still on their way to the disk: a power cut here"
-                return wrong(f"{said} leaves an empty file", hint=3)
+                said = "the name is switched while the bytes are still on their way to the disk"
+                return wrong(f"{said}: a power cut here leaves an empty file", hint=3)
             return right(
                 f"killed at each of its {at - 1} operations, it leaves the old file or the new one, whole."
             )
@@ -370,26 +370,6 @@ def _judge_newest(newest: Callable[..., Any]) -> Verdict:
 EXERCISES = (
     Exercise(
         "10.1",
-        "Which ones may go",
-        difficulty=1,
-        minutes=6,
-        judge=_judge_old,
-        expects="a function",
-        hints=(
-            "As text, 'epoch_10' comes before 'epoch_9': sort by the number, not by the name.",
-            "int(name.split('_')[1]) is the number. Sorted by it, all but the last `keep` may go, whatever "
-            "order the names came in.",
-            "With fewer names than `keep` the number of those to go would be below 0, and a negative index "
-            "counts from the end: take max(0, len(names) - keep).",
-        ),
-        solution="""
-def old(names, keep):
-    in_order = sorted(names, key=lambda name: int(name.split("_")[1]))
-    return in_order[: max(0, len(names) - keep)]
-""",
-    ),
-    Exercise(
-        "10.2",
         "Everything that a run is made of",
         difficulty=2,
         minutes=12,
@@ -413,6 +393,26 @@ def snapshot(model, optimizer, scheduler, position):
 """,
     ),
     Exercise(
+        "10.2",
+        "Which ones may go",
+        difficulty=1,
+        minutes=6,
+        judge=_judge_old,
+        expects="a function",
+        hints=(
+            "As text, 'epoch_10' comes before 'epoch_9': sort by the number, not by the name.",
+            "int(name.split('_')[1]) is the number. Sorted by it, all but the last `keep` may go, whatever "
+            "order the names came in.",
+            "With fewer names than `keep` the number of those to go would be below 0, and a negative index "
+            "counts from the end: take max(0, len(names) - keep).",
+        ),
+        solution="""
+def old(names, keep):
+    in_order = sorted(names, key=lambda name: int(name.split("_")[1]))
+    return in_order[: max(0, len(names) - keep)]
+""",
+    ),
+    Exercise(
         "10.3",
         "Old or new, never between",
         difficulty=2,
@@ -423,7 +423,7 @@ def snapshot(model, optimizer, scheduler, position):
         hints=(
             "Whoever opens the file itself for writing has emptied it before the first byte is there. Write "
             "to another name beside it, and switch the names at the end.",
-            "Removing the old file first leaves a moment with none. os.replace(new, path) switches in one go.",
+            "Removing the old file first leaves a moment with none. os.replace(new, path) has none.",
             "write() hands the bytes to Python, flush() to the system, os.fsync(file.fileno()) to the disk: "
             "do all three before os.replace.",
         ),
@@ -448,8 +448,8 @@ def write_safely(path, content):
         expects="a function",
         hints=(
             "Newest first, by number: 10 is after 9.",
-            "Neither existence nor length is enough: compare hashlib.sha256(file.read_bytes()).hexdigest() with "
-            "what digests.json says, for every file that it names.",
+            "Neither existence nor length is enough: for every file that digests.json names, compare what it "
+            "says with hashlib.sha256(file.read_bytes()).hexdigest().",
             "A folder whose digests.json is missing is not whole, nor is one that lacks a file named in it: "
             "pass it over without an error. If none is whole, return None.",
         ),
