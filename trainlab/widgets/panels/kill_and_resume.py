@@ -37,6 +37,7 @@ PIECES = {
     "place in the epoch": "position",
 }
 _STEPS, _EVERY = 160, 20
+_PACE = 0.05  # seconds a step: a hand must be quick enough to kill in time
 
 
 class _Track:
@@ -71,7 +72,7 @@ class KillAndResume(RunPanel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seed, self.kills = 0, 0
+        self.seed, self.kills, self.pace = 0, 0, _PACE
         self._tracks: list[_Track] = []
         self._killed: list[Mark] = []
         self._said = ""
@@ -115,8 +116,8 @@ class KillAndResume(RunPanel):
             self.runs = self.make()
         whole, second = self.runs
         whole.drain()
-        for _ in range(kill_at):
-            with own_state(second):
+        with own_state(second):
+            while second.state.step < kill_at:
                 second._next()
         self._kill()
         self.runs[1].drain()
@@ -150,7 +151,7 @@ class KillAndResume(RunPanel):
             assert self._folder is not None
             observers.append(Checkpointer(state, self._folder.name, every_steps=_EVERY, keep=2, best=None))
         self._tracks = [*self._tracks[:1], track]
-        return LiveRun(
+        run = LiveRun(
             state,
             make_loader(_digits().train, 32, seed=self.seed, shuffle=True),
             classification(),
@@ -159,6 +160,8 @@ class KillAndResume(RunPanel):
             name=name,
             observers=observers,
         )
+        run.pace = self.pace
+        return run
 
     def _press(self) -> None:
         self.do(self._kill)
