@@ -37,6 +37,7 @@ WEIGHTS, TENSORS, STATE, MANIFEST = (
 FILES = (WEIGHTS, TENSORS, STATE)
 FORMAT = 1
 _KIND = "$"  # the key that marks what JSON has no word for
+_PLAIN = {int, str, bool, type(None)}
 
 # containers by the name that stands for them, how each is taken apart into a list and put together again
 _LISTS: dict[str, type] = {"tuple": tuple, "set": set}
@@ -182,6 +183,8 @@ def _packed(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     """`value` as JSON can say it; tensors are put into `tensors` under the names that stand for them."""
 
     def inside(part: Any, key: object) -> Any:
+        if type(part) in _PLAIN:  # most of a history: no need to say where it is
+            return part
         return _packed(part, tensors, f"{where}.{key}" if where else str(key))
 
     if value is None or isinstance(value, bool | int | str):

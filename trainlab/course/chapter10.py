@@ -53,6 +53,8 @@ def plot_pieces(whole: Course, others: Mapping[str, Course], *, killed: int) -> 
     for ax in (left, apart):
         ax.axvline(killed, linestyle=":", color="gray")
         ax.set_xlabel("optimizer step")
+    left.set_xlim(killed - 20, None)
+    left.set_ylim(0.15, 0.45)
     left.set_ylabel("validation loss (nats)")
     left.set_title("what you see")
     apart.set_ylabel("largest difference of a weight")

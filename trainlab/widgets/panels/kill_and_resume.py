@@ -193,7 +193,7 @@ class KillAndResume(RunPanel):
         self.runs = self.runs[:1]
         self._take([run])
         run.status = "paused"
-        self._killed.append(Mark(at, "killed"))
+        self._killed.append(Mark(state.step, "resumed"))
         self._said = f"Killed after step {at}, went on from step {state.step} "
         self._said += f"without: {', '.join(without)}." if without else "with everything."
         if going:
