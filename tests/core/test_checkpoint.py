@@ -613,6 +613,22 @@ def test_a_state_that_will_be_taken_back_is_not_saved(tmp_path: Path) -> None:
         assert counted == {again.step}
 
 
+def test_the_end_of_an_epoch_is_saved_though_the_step_after_it_was_taken_back(tmp_path: Path) -> None:
+    state = make_state("adamw-fused", None)
+    spoiled: list[int] = []
+
+    def loss_fn(model: nn.Module, batch: Any) -> Any:
+        bad = state.step == 5 and not spoiled
+        spoiled.extend([5] if bad else [])
+        return mean_ce(model, batch) * (math.nan if bad else 1.0)
+
+    keeper = tl.Checkpointer(state, tmp_path, every_epochs=1, keep=None, best=None)
+    config = tl.TrainConfig(epochs=3, device="cpu", check_every=2)
+    tl.fit(state, batches(), loss_fn, config, observers=[keeper])
+    assert "restarted" in [row["event"] for row in rows_of_run(state)]
+    assert names(tmp_path) == ["step_00000006", "step_00000011", "step_00000015"]
+
+
 def test_the_disk_full_ends_the_run_with_the_state_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,8 +98,9 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         text = (directory / MANIFEST).read_text(encoding="utf-8")
         manifest = json.loads(text)
         del manifest["sha256"]
-        return manifest if _manifest_text(manifest) == text else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        named = isinstance(manifest["number"], int) and set(FILES) <= manifest["files"].keys()
+        return manifest if named and _manifest_text(manifest) == text else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ..errors import TrainlabError
-from ..events import Event, Step, Validation
+from ..events import Event, Restarted, Step, Validation
 from ..observers import _Best
 from ..state import TrainState
 from . import files
@@ -168,15 +168,18 @@ class Checkpointer:
         return None if self._best_name is None else self.directory / self._best_name
 
     def __call__(self, event: Event) -> None:
-        if not isinstance(event, Step | Validation) or self._state.doubtful:
+        if isinstance(event, Restarted):
+            self._epoch = min(self._epoch, self._state.epoch)  # the end of an epoch may come again
+        if not isinstance(event, Step | Validation):
             return
         improved = isinstance(event, Validation) and self._best is not None and self._best.improved(event)
-        if self._due(event) or improved:
+        # asked last: on a device, it waits for the answer
+        if (self._due(event) or improved) and not self._state.doubtful:
             self._save(improved)
 
     def _due(self, event: Step | Validation) -> bool:
-        epoch, self._epoch = self._epoch, self._state.epoch
-        if self._epochs is not None and self._epoch // self._epochs > epoch // self._epochs:
+        every = self._epochs
+        if every is not None and self._state.epoch // every > self._epoch // every:
             return True
         return isinstance(event, Step) and self._steps is not None and event.step % self._steps == 0
 
@@ -184,13 +187,16 @@ class Checkpointer:
         name = f"step_{self._state.step:08}"
         while (self.directory / name).exists():  # the same step of an earlier try, or before its validation
             name += "+"
-        before, self._tried = self._best_name, self._state.position()
-        self._best_name = name if improved else before
+        before, self._tried = (self._best_name, self._epoch), self._state.position()
+        self._best_name, self._epoch = name if improved else self._best_name, self._state.epoch
         try:
             save_checkpoint(self.directory / name, self._state)
         except TrainlabError:
-            self._best_name = before
+            self._best_name, self._epoch = before
             raise
+        self._prune()
+
+    def _prune(self) -> None:
         own = [path for _, path in _whole_names(self.directory) if re.fullmatch(r"step_\d{8}\+*", path.name)]
         for path in own[: -self._keep] if self._keep is not None else []:
             if path.name != self._best_name:
@@ -204,7 +210,7 @@ class Checkpointer:
             self._save(improved=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value and its checkpoint, and the epoch last seen."""
+        """The best value and its checkpoint, and the epoch last saved."""
         best = None if self._best is None else {"metric": self._best.metric, "value": self._best.value}
         return {"best": best, "name": self._best_name, "epoch": self._epoch}
 
