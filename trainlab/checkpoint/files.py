@@ -207,9 +207,9 @@ def _packed(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         return {_KIND: "tensor", "is": name, **laid}
     if type(value) is list:
         return [inside(part, place) for place, part in enumerate(value)]
-    for word, kind in _LISTS.items():
-        if type(value) is kind:
-            return {_KIND: word, "is": [inside(part, place) for place, part in enumerate(value)]}
+    word = next((name for name, kind in _LISTS.items() if type(value) is kind), None)
+    if word is not None:
+        return {_KIND: word, "is": [inside(part, place) for place, part in enumerate(value)]}
     if not isinstance(value, Mapping):
         raise TrainlabError(
             f"{where} is a {type(value).__name__}: a checkpoint holds tensors, numbers, texts and containers "

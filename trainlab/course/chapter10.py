@@ -276,7 +276,9 @@ _OPEN, _FSYNC = open, os.fsync
 @contextmanager
 def _dying(at: int) -> Iterator[_Disk]:
     disk = _Disk(at)
-    moves = {name: disk.moved(getattr(os, name)) for name in ("replace", "rename", "remove", "unlink")}
+    moves: dict[str, Any] = {
+        name: disk.moved(getattr(os, name)) for name in ("replace", "rename", "remove", "unlink")
+    }
     with (
         mock.patch.object(builtins, "open", disk.open),
         mock.patch.object(io, "open", disk.open),
