@@ -41,10 +41,11 @@ setup-dev:
 soak: setup-dev ## the tests that are too long for every run
 	@$(RUN) tests/run_all.py --soak
 
-bench: setup-dev ## compare the speed of train with other loops, and time the live panels
+bench: setup-dev ## compare the speed of train with other loops, time the live panels and saving
 	@$(RUN) -m trainlab fetch mnist5k
 	@$(RUN) tests/bench/run.py
 	@$(RUN) tests/bench/panels.py
+	@$(RUN) tests/bench/saving.py
 
 store: setup-dev ## for authors: run a chapter and store its outputs: make store CH=02
 	@$(RUN) -m trainlab fetch

@@ -25,6 +25,7 @@ PANELS: dict[str, Callable[[], Any]] = {
     "desk": lambda: tl.panels.AugmentationDesk(),
     "signal": lambda: tl.panels.SignalLab(),
     "rescue": lambda: tl.panels.Rescue(),
+    "kill": lambda: tl.panels.KillAndResume(),
 }
 
 
@@ -72,6 +73,7 @@ def test_a_first_run_is_what_fit_gives() -> None:
         lambda: tl.panels.SignalLab().run(depth=4, norm="batch", residual=True),
         lambda: tl.panels.SplitAndSeal().run(data="credit defaults"),
         lambda: tl.panels.Rescue().run(dropout=0.5, drop_connect=0.2, epochs=3, unseal=True),
+        lambda: tl.panels.KillAndResume().run(kill_at=30, without=["optimizer", "generators"]),
     ],
 )
 def test_run_gives_plain_values_twice_the_same_and_leaves_randomness_alone(call: Callable[[], Any]) -> None:
@@ -696,3 +698,59 @@ def test_misprints_are_of_prices_alone() -> None:
     assert runs[0] == runs[1]
     prices = [tl.panels.LossLab().run(misprints=share, steps=5) for share in (0.0, 0.02)]
     assert prices[0] != prices[1]
+
+
+# --- kill and resume -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kill_at", [20, 67, 159])
+def test_a_run_that_was_killed_and_kept_everything_is_the_same(kill_at: int) -> None:
+    panel = tl.panels.KillAndResume()
+    values = panel.run(kill_at=kill_at, seed=1)
+    assert values["same"] and values["apart"] == 0 and values["first_difference"] == 0
+    assert values["loss_killed"] == values["loss_never_killed"]
+    tl.seed_everything(1)
+    model = tl.models.MLP(64, [64], 10, dropout=0.5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    state = tl.TrainState(model, optimizer, tl.schedules.warmup_cosine(optimizer, steps=160, warmup=16))
+    rows = tl.split(tl.load("digits"), seed=0, stratify=True).train
+    batches = tl.make_loader(rows, 32, seed=1, shuffle=True)
+    tl.fit(state, batches, tl.losses.classification(), tl.TrainConfig(steps=160))
+    for got, expected in zip(panel.runs[1].state.model.parameters(), model.parameters()):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("piece", ["weights", "optimizer", "schedule", "generators", "place in the epoch"])
+def test_without_any_one_piece_it_is_another_run_from_the_checkpoint_on(piece: str) -> None:
+    values = tl.panels.KillAndResume().run(kill_at=67, without=[piece])
+    assert not values["same"] and values["apart"] > 0
+    assert values["first_difference"] in (61, 62)  # saved at step 60; the next rate is the optimizer's
+
+
+def test_kill_by_hand_goes_on_from_the_last_checkpoint() -> None:
+    panel = tl.panels.KillAndResume()
+    panel.pace = 0.0
+    panel.kill_button.click()
+    assert panel.wait(30)
+    assert "nothing is saved before step 20" in panel._status.value
+    for _ in range(25):
+        panel.step_button.click()
+        assert panel.wait(30)
+    panel.kill_button.click()
+    assert panel.wait(30)
+    assert panel.runs[1].state.step == 20 and panel.runs[0].state.step == 25
+    assert "Killed after step 25, went on from step 20 with everything." in panel._status.value
+    assert "the same to the last bit" in panel._status.value
+    panel.boxes["schedule"].value = False
+    panel.kill_button.click()
+    started(panel)
+    assert "without: schedule." in panel.sentence() and "apart" in panel.sentence()
+    assert panel.runs[1].state.step == 160 and not panel.outcome()["same"]
+
+
+def test_what_cannot_be_killed_is_told() -> None:
+    panel = tl.panels.KillAndResume()
+    with pytest.raises(tl.TrainlabError, match=r"kill_at=160 is outside \[20, 160\): choose 90"):
+        panel.run(kill_at=160)
+    with pytest.raises(tl.TrainlabError, match="unknown piece 'optimiser': did you mean 'optimizer'"):
+        panel.run(without=["optimiser"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import FrameType, TracebackType
 from typing import Any, Protocol
@@ -75,6 +75,7 @@ class TrainState:
     applied: the controls that the run goes by.
     updating: True only while the update itself is under way; a state left so by an error is
     part old, part new, and is refused.
+    look: where losses are looked at late (`DeferredWatch`), whether a bad one is among the last steps.
     Raises TrainlabError if nothing in the model can be trained, or the optimizer holds none of it.
     """
 
@@ -92,6 +93,7 @@ class TrainState:
         self.samples = 0
         self.validated = 0
         self.updating = False
+        self.look: Callable[[], bool] | None = None
         self.applied = Controls()
         self._decayed: set[int] = set()
         self._observers: dict[str, Stateful] = {}
@@ -106,6 +108,11 @@ class TrainState:
                 f"the update after step {self.step} was broken off half-way: load the last checkpoint, "
                 "or make a new TrainState"
             )
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a loss of the last steps was not finite, so that they will be taken back."""
+        return self.look is not None and self.look()
 
     def check(self) -> None:
         """Raise TrainlabError unless an update can be made: whole, and wired to the model."""
@@ -192,6 +199,11 @@ class TrainState:
         Tensors are those of the run, not copies (as everywhere in torch): `copy.deepcopy` it to keep it.
         """
         self.check_whole()
+        if self.doubtful:
+            raise TrainlabError(
+                f"a loss of the last steps up to {self.step} was not finite, and they will be taken back: "
+                "save after the Restarted event"
+            )
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -235,8 +247,7 @@ class TrainState:
         self.updating = False
 
     def _check_fit(self, state: Mapping[str, Any]) -> None:
-        ours = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
-        theirs = {name: tuple(value.shape) for name, value in state["model"].items()}
+        ours, theirs = _shapes(self.model.state_dict()), _shapes(state["model"])
         if ours != theirs:
             name = next(key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key))
             raise TrainlabError(
@@ -264,6 +275,11 @@ class TrainState:
             f"TrainState({type(self.model).__name__}, {type(self.optimizer).__name__}, "
             f"step={self.step}, epoch={self.epoch}, samples={self.samples})"
         )
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of all tensors: a module may keep other things in its state as well."""
+    return {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, torch.Tensor)}
 
 
 def _decayed_groups(optimizer: torch.optim.Optimizer) -> set[int]:

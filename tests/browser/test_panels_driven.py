@@ -65,8 +65,9 @@ rescue""",
     """losses = kept(tl.panels.LossLab())
 losses.steps = 4000  # as many as a slow machine needs to be watched
 losses""",
+    "kept(tl.panels.KillAndResume())",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL, RESCUE, LOSSES = range(1, 13)
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL, RESCUE, LOSSES, KILL = range(1, 14)
 RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
 RUNS |= {"SignalLab": SIGNAL, "AugmentationDesk": DESK, "Rescue": RESCUE, "LossLab": LOSSES}
 FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab", "Rescue", "LossLab")]
@@ -546,6 +547,34 @@ def test_every_control_of_the_rescue(notebook: NotebookPage) -> None:
     moved.add("patience")
     panel.press("Start")
     panel.says(r"stopped.*step \d+ of", 30)
+    _assert_all(panel, moved)
+
+
+def test_every_control_of_kill_and_resume(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, KILL)
+    moved = {"Start", "Step", "Kill", "Stop", "Reset"}
+    panel.press("Kill")
+    panel.says("nothing is saved before step 20")
+    panel.start()
+    panel.says(r"step ([2-9]\d|1[0-3]\d) of 160", 60)
+    panel.press("Kill")
+    panel.says(r"went on from step \d+ with everything.*the same to the last bit", 30)
+    pieces = ("weights", "optimizer", "schedule", "generators", "place in the epoch")
+    for piece in pieces:
+        panel.root.get_by_role("checkbox", name=f"keep: {piece}").uncheck()
+        moved.add(f"keep: {piece}")
+    panel.press("Kill")
+    panel.says(rf"without: {', '.join(pieces)}.*apart", 30)
+    panel.pause()
+    for title in ("Validation loss", "How far apart the weights are"):
+        moved |= _charts_answer(panel, title)
+    picture = panel.picture()
+    panel.press("Reset")
+    panel.changes(picture)
+    panel.one_step()
+    panel.start()
+    panel.press("Stop")
+    panel.says("stopped")
     _assert_all(panel, moved)
 
 

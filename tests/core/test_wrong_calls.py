@@ -15,6 +15,7 @@ from core.runs import assert_same, everything, make_state, mean_ce, rows_of_run,
 from torch import Tensor, nn
 
 import trainlab as tl
+from trainlab.checkpoint import files
 from trainlab.rates import range_report
 
 PACKAGE = Path(tl.__file__).parent
@@ -23,6 +24,7 @@ CORE = [
     *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py", "diagnostics.py"),
     *(f"loop/{name}.py" for name in ("config", "evaluation", "finite", "run", "step", "training")),
     *(f"data/{name}.py" for name in ("dataset", "splits", "loaders", "batches")),
+    *(f"checkpoint/{name}.py" for name in ("files", "saving")),
 ]
 
 Scene = SimpleNamespace
@@ -93,6 +95,44 @@ def loading_from(s: Scene, other: tl.TrainState) -> None:
 
 def climb(s: Scene, state: Any = None, **options: Any) -> object:
     return tl.lr_range_test(state or s.state, s.loader, mean_ce, **options)
+
+
+class Keeping:
+    """An observer whose state holds `part`."""
+
+    def __init__(self, part: Any) -> None:
+        self.part = part
+
+    def __call__(self, event: tl.Event) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"part": self.part}
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+def saving_with(s: Scene, part: Any) -> None:
+    s.adam.attach([Keeping(part)])
+    tl.save_checkpoint(s.blocked.with_name("run"), s.adam)
+
+
+def loading_what_another_saved(s: Scene) -> None:
+    tl.load_checkpoint(tl.save_checkpoint(s.blocked.with_name("run"), s.adam), s.state)
+
+
+def loading_what_was_forged(s: Scene) -> None:
+    path = tl.save_checkpoint(s.blocked.with_name("run"), s.state)
+    (path / files.STATE).write_text('{"$": "eval", "is": "1"}')
+    manifest = files.read_manifest(path)
+    assert manifest is not None
+    manifest["files"][files.STATE] = files._sealed(path / files.STATE)
+    (path / files.MANIFEST).write_text(files._manifest_text(manifest))
+    tl.load_checkpoint(path, s.state)
+
+
+def saving_in_doubt(s: Scene) -> None:
+    s.adam.look = lambda: True
+    tl.save_checkpoint(s.blocked.with_name("run"), s.adam)
 
 
 def failing(event: tl.Event) -> None:
@@ -723,6 +763,52 @@ CASES: list[tuple[str, Call, str]] = [
         "a range test without a loss",
         lambda s: tl.lr_range_test(s.state, s.loader, None),
         "loss_fn is a NoneType: give a function",
+    ),
+    # checkpoints
+    (
+        "a checkpoint in a place that is taken",
+        lambda s: tl.save_checkpoint(s.blocked, s.state),
+        "a file' exists, and each checkpoint is a new directory: give another name",
+    ),
+    (
+        "a checkpoint below a file",
+        lambda s: tl.save_checkpoint(s.blocked / "run", s.state),
+        r"cannot save .*run' \(File exists\): make room or choose another folder, and save again; earlier",
+    ),
+    (
+        "a checkpoint that is a file",
+        lambda s: tl.load_checkpoint(s.blocked, s.state),
+        r"a file' is no whole checkpoint: manifest\.json is missing\. latest_checkpoint\(",
+    ),
+    (
+        "a checkpoint of another optimizer",
+        loading_what_another_saved,
+        "was saved with {'optimizer': 'AdamW', .*}, this state has {'optimizer': 'SGD', .*}: build it as",
+    ),
+    (
+        "a forged checkpoint",
+        loading_what_was_forged,
+        r"state\.json' is not what its name says \(KeyError\): whoever made this checkpoint did not use",
+    ),
+    (
+        "a function in what is saved",
+        lambda s: saving_with(s, [failing]),
+        r"observers\.0:Keeping\.part\.0 is a function: a checkpoint holds tensors, numbers, texts",
+    ),
+    (
+        "a sparse tensor in what is saved",
+        lambda s: saving_with(s, torch.eye(2).to_sparse()),
+        r"0:Keeping\.part is a torch\.sparse_coo tensor, and a checkpoint holds dense torch tensors",
+    ),
+    (
+        "a checkpoint of steps that will be taken back",
+        saving_in_doubt,
+        "a loss of the last steps up to 0 was not finite, and they will be taken back",
+    ),
+    (
+        "no checkpoint kept",
+        lambda s: tl.Checkpointer(s.state, s.blocked, keep=0),
+        "keep=0 is not a whole number from 1 on",
     ),
     # optimizers
     (

@@ -131,6 +131,10 @@ class DeferredWatch:
         """Whether it is time to read the flag."""
         return len(self._window) >= self._every
 
+    def bad(self) -> bool:
+        """Read the flag, and leave it as it is."""
+        return bool(self._window) and bool(self._flag.item())
+
     def note(self, value: Tensor) -> None:
         """Put the flag up if `value` is not finite."""
         self._flag = torch.maximum(self._flag, (~torch.isfinite(value.detach())).float())
@@ -150,8 +154,8 @@ class DeferredWatch:
 
     def roll_back(self) -> int | None:
         """Read the flag; if it is up, go back to before the first bad step and return its number."""
-        window, self._window = self._window, []
-        if not window or not self._flag.item():
+        bad, window, self._window = self.bad(), self._window, []
+        if not bad:
             return None
         flags = torch.stack([flag for _, flag, _ in window])
         before, _, settings = window[int(flags.nonzero()[0])]

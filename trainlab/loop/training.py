@@ -78,6 +78,7 @@ def _refuse_finished(run: Run) -> None:
 def _stream(run: Run) -> Generator[Event, None, None]:
     run.prepare()
     run.watch = _deferred_watch(run)
+    run.state.look = run.watch.bad if run.watch is not None else None
     try:
         while True:
             run.update.hold()
@@ -91,6 +92,7 @@ def _stream(run: Run) -> Generator[Event, None, None]:
         # a consumer that leaves early finds the state of the last good step
         if run.watch is not None and not run.state.updating:
             run.watch.roll_back()
+        run.state.look = None
         run.update.release()
 
 
@@ -128,7 +130,8 @@ def _epoch(run: Run) -> Iterator[Event]:
         step = whole_step(run, batches, total)
         pause = step is None or run.finished() or run.validation_due()
         if run.watch is not None and (pause or run.watch.full) and (bad := run.watch.roll_back()):
-            run.watch, run.restarts = None, run.restarts + 1  # from here on every step is looked at
+            run.watch, run.state.look = None, None  # from here on every step is looked at
+            run.restarts += 1
             yield Restarted(run.restarts, bad - 1)
             return  # the position went back: the epoch is opened anew from there
         if step is None:

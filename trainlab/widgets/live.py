@@ -311,6 +311,8 @@ class LiveRun(Job):
         return _Kept(self.state.step, state, resizable.batch_size if resizable else None)
 
     def _keep_point(self) -> None:
+        if self.state.doubtful:
+            return  # these steps will be taken back
         self._points.append(self._snapshot())
         if len(self._points) > self._keep:
             self._points = self._points[::2]

@@ -2,6 +2,7 @@
 
 from .augmentation_desk import AugmentationDesk
 from .first_steps import FirstRun, LoopAndCurves
+from .kill_and_resume import KillAndResume
 from .loss_lab import LossLab
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
@@ -12,6 +13,7 @@ from .split_and_seal import SplitAndSeal
 __all__ = [
     "AugmentationDesk",
     "FirstRun",
+    "KillAndResume",
     "LoopAndCurves",
     "LossLab",
     "ManyRates",
