@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-
-from trainlab.course.exercises import exercise, judge_answer
-
-NAMES = {"10.2": "old", "10.1": "snapshot", "10.3": "write_safely", "10.4": "newest"}
+from chapters.answers import Answers
 
 
 @pytest.fixture(autouse=True)
@@ -17,25 +12,15 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def answer(source: str, name: str) -> Any:
-    space: dict[str, Any] = {"torch": torch}
-    exec("import copy, hashlib, json, os, pathlib, tempfile\n" + source, space)
-    return space[name]
+ANSWERS = Answers(
+    {"10.1": "snapshot", "10.2": "old", "10.3": "write_safely", "10.4": "newest"},
+    {"torch": torch},
+    "import copy, hashlib, json, os, pathlib, tempfile\n",
+)
 
 
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_the_solution_is_right(exercise_id: str) -> None:
-    one = exercise(exercise_id)
-    verdict = judge_answer(one, answer(one.solution, NAMES[exercise_id]))
-    assert verdict.ok, verdict
-
-
-@pytest.mark.parametrize("body", ["...", "pass"])
-@pytest.mark.parametrize("exercise_id", NAMES)
-def test_a_stub_is_not_an_attempt(exercise_id: str, body: str) -> None:
-    code = f"def {NAMES[exercise_id]}(*arguments):\n    {body}"
-    verdict = judge_answer(exercise(exercise_id), answer(code, NAMES[exercise_id]))
-    assert not verdict.attempted and not verdict.ok
+test_the_solution_is_right = ANSWERS.solutions()
+test_a_stub_is_not_an_attempt = ANSWERS.stubs()
 
 
 OLD = "def old(names, keep):\n    return {}"
@@ -53,114 +38,90 @@ def newest(folder):
 
 WRITE = "def write_safely(path, content):\n"
 
-WRONG = [
-    ("10.2", "by name", OLD.format("sorted(names)[:-keep]"), 1),
-    ("10.2", "the ones to keep", OLD.format("sorted(names, key=lambda n: int(n[6:]))[-keep:]"), 2),
-    ("10.2", "as they come", OLD.format("names[:-keep]"), 2),
-    ("10.2", "one too many", OLD.format("sorted(names, key=lambda n: int(n[6:]))[: 1 - keep]"), 2),
-    (
-        "10.2",
-        "below zero",
-        OLD.format("sorted(names, key=lambda n: int(n[6:]))[: len(names) - keep]"),
-        3,
-    ),
-    ("10.1", "no copy", SNAPSHOT.replace("COPY", "dict"), 2),
-    ("10.1", "a flat copy", SNAPSHOT.replace("COPY", "copy.copy"), 2),
-    (
+WRONG = {
+    "by name": ("10.2", 1, OLD.format("sorted(names)[:-keep]")),
+    "the ones to keep": ("10.2", 2, OLD.format("sorted(names, key=lambda n: int(n[6:]))[-keep:]")),
+    "as they come": ("10.2", 2, OLD.format("names[:-keep]")),
+    "one too many": ("10.2", 2, OLD.format("sorted(names, key=lambda n: int(n[6:]))[: 1 - keep]")),
+    "below zero": ("10.2", 3, OLD.format("sorted(names, key=lambda n: int(n[6:]))[: len(names) - keep]")),
+    "no copy": ("10.1", 2, SNAPSHOT.replace("COPY", "dict")),
+    "a flat copy": ("10.1", 2, SNAPSHOT.replace("COPY", "copy.copy")),
+    "the weights alone": (
         "10.1",
-        "the weights alone",
+        3,
         "def snapshot(model, *rest):\n    return {'model': copy.deepcopy(model.state_dict())}",
-        3,
     ),
-    ("10.1", "a seed", SNAPSHOT.replace("COPY", "copy.deepcopy").replace("get_rng_state", "initial_seed"), 3),
-    (
+    "a seed": ("10.1", 3, SNAPSHOT.replace("COPY", "copy.deepcopy").replace("get_rng_state", "initial_seed")),
+    "a new generator": (
         "10.1",
-        "a new generator",
+        3,
         SNAPSHOT.replace("COPY", "copy.deepcopy").replace(
             "torch.get_rng_state", "torch.Generator().get_state"
         ),
-        3,
     ),
-    (
+    "the epoch's start": (
         "10.1",
-        "the epoch's start",
+        1,
         SNAPSHOT.replace("COPY", "copy.deepcopy").replace(
             '"position": position', '"position": (position[0], 0)'
         ),
-        1,
     ),
-    (
+    "only the weights are copied": (
         "10.1",
-        "only the weights are copied",
-        SNAPSHOT.replace("COPY", "(lambda s: s if 'state' in s else copy.deepcopy(s))"),
         2,
+        SNAPSHOT.replace("COPY", "(lambda s: s if 'state' in s else copy.deepcopy(s))"),
     ),
-    ("10.3", "in place", "def write_safely(path, content):\n    path.write_bytes(content)", 1),
-    (
+    "in place": ("10.3", 1, "def write_safely(path, content):\n    path.write_bytes(content)"),
+    "in place, with fsync": (
         "10.3",
-        "in place, with fsync",
+        1,
         "def write_safely(path, content):\n    with open(path, 'wb') as f:\n        f.write(content)\n"
         "        f.flush()\n        os.fsync(f.fileno())",
-        1,
     ),
-    (
+    "removed first": (
         "10.3",
-        "removed first",
+        2,
         WRITE + "    fresh = path.with_suffix('.new')\n    fresh.write_bytes(content)\n"
         "    path.unlink()\n    fresh.rename(path)",
-        2,
     ),
-    (
+    "no fsync": (
         "10.3",
-        "no fsync",
+        3,
         WRITE + "    fresh = path.with_suffix('.new')\n    fresh.write_bytes(content)\n"
         "    os.replace(fresh, path)",
-        3,
     ),
-    (
+    "fsync without flush": (
         "10.3",
-        "fsync without flush",
+        3,
         WRITE + "    fresh = path.with_suffix('.new')\n    with open(fresh, 'wb') as f:\n"
         "        f.write(content)\n        os.fsync(f.fileno())\n    os.replace(fresh, path)",
-        3,
     ),
-    ("10.4", "by name", "def newest(folder):\n    return sorted(folder.iterdir())[-1]", 1),
-    ("10.4", "nothing looked at", "def whole(place):\n    return True\n" + NEWEST, 2),
-    (
+    "by name, the newest": ("10.4", 1, "def newest(folder):\n    return sorted(folder.iterdir())[-1]"),
+    "nothing looked at": ("10.4", 2, "def whole(place):\n    return True\n" + NEWEST),
+    "only that the files are there": (
         "10.4",
-        "only that the files are there",
+        2,
         "def whole(place):\n    return all((place / n).exists() for n in ('digests.json', 'weights.bin'))\n"
         + NEWEST,
-        2,
     ),
-    (
+    "only the weights": (
         "10.4",
-        "only the weights",
+        2,
         "def whole(place):\n    d = json.loads((place / 'digests.json').read_text())\n"
         "    return hashlib.sha256((place / 'weights.bin').read_bytes()).hexdigest() == d['weights.bin']\n"
         + NEWEST,
-        2,
     ),
-    (
+    "an error where digests are missing": (
         "10.4",
-        "an error where digests are missing",
+        3,
         "def whole(place):\n    d = json.loads((place / 'digests.json').read_text())\n"
         "    return all(hashlib.sha256((place / n).read_bytes()).hexdigest() == v for n, v in d.items())\n"
         + NEWEST,
-        3,
     ),
-]
+}
 
 
-@pytest.mark.parametrize(
-    ("exercise_id", "source", "hint"),
-    [(each[0], each[2], each[3]) for each in WRONG],
-    ids=[f"{each[0]} {each[1]}" for each in WRONG],
-)
-def test_a_likely_wrong_answer_gets_the_hint_that_fits(exercise_id: str, source: str, hint: int) -> None:
-    verdict = judge_answer(exercise(exercise_id), answer(source, NAMES[exercise_id]))
-    assert not verdict.ok and verdict.attempted, verdict
-    assert verdict.hint == hint, verdict
+test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)
 
 
 @pytest.mark.parametrize(
@@ -176,5 +137,5 @@ def test_a_likely_wrong_answer_gets_the_hint_that_fits(exercise_id: str, source:
     ],
 )
 def test_another_right_way_to_write_passes(source: str) -> None:
-    verdict = judge_answer(exercise("10.3"), answer(source, "write_safely"))
+    verdict = ANSWERS.verdict("10.3", source)
     assert verdict.ok, verdict

@@ -175,9 +175,11 @@ class KillAndResume(RunPanel):
         dead.on_frame.clear()
         dead._stop()
         self.kills += 1
-        state = _state(self.seed)
+        with preserve_rng():
+            state = _state(self.seed)
+            fresh = state.state_dict()
         without = [name for name, box in self.boxes.items() if not box.value]
-        content, fresh = files.read(place), state.state_dict()
+        content = files.read(place)
         for piece in (PIECES[name] for name in without):
             content[piece] = fresh[piece] if piece != "position" else {**content[piece], "samples": 0}
         before = self._tracks[1].at
