@@ -25,7 +25,7 @@ FLOORS = (
     ("precision", "schedules"),
     ("state",),
     ("loop",),
-    ("observers", "diagnostics", "doctor", "checkpoint", "rates", "sweeps"),
+    ("observers", "diagnostics", "doctor", "memory", "checkpoint", "rates", "sweeps"),
     ("plots", "launcher"),
     ("widgets", "course"),
     ("cli", "__main__"),
@@ -34,7 +34,7 @@ CORE = ("errors", "randomness", "paths", "distributed", "data", "losses")
 CORE = (*CORE, "events", "precision", "state", "loop", "observers", "checkpoint")
 # what one chooses from: `train` imports none of it, and each entry reads alone
 MENUS = ("models", "adapters", "optimizers", "schedules")
-READ = (*CORE, *MENUS, "plots", "rates", "sweeps", "diagnostics", "widgets")
+READ = (*CORE, *MENUS, "plots", "rates", "sweeps", "diagnostics", "memory", "widgets")
 
 
 def modules() -> dict[str, Path]:
