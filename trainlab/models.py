@@ -47,8 +47,8 @@ def checkpoint_activations(model: nn.Module, on: bool = True) -> nn.Module:
     parts = [part for part in model.modules() if isinstance(part, _Chain | ResNet | Transformer)]
     if not parts:
         raise TrainlabError(
-            f"a {type(model).__name__} holds no chain, ResNet or Transformer of tl.models: wrap its own blocks "
-            "in torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)"
+            f"a {type(model).__name__} holds no chain, ResNet or Transformer of tl.models: wrap its own "
+            "blocks in torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)"
         )
     for part in parts:
         part.checkpointing = on

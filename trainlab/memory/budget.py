@@ -151,7 +151,7 @@ def _backward(
 def _mlp(model: MLP, shape: Shape, half: int, again: bool) -> list[Stretch]:
     """Of a chain: a linear layer and a norm keep their input, a nonlinearity its output, dropout its mask.
 
-    What two of them keep is held once; the model's own input is the batch's, but for a copy in half precision.
+    What two of them keep is held once; the model's own input is the batch's (in half precision a copy).
     """
     layers, width = list(model), math.prod(shape[1:])
     size = math.ceil(len(layers) / math.ceil(math.sqrt(len(layers)))) if again else 1

@@ -3,6 +3,7 @@
 from .augmentation_desk import AugmentationDesk
 from .first_steps import FirstRun, LoopAndCurves
 from .loss_lab import LossLab
+from .memory_budget import MemoryBudget
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
 from .rescue import Rescue
@@ -15,6 +16,7 @@ __all__ = [
     "LoopAndCurves",
     "LossLab",
     "ManyRates",
+    "MemoryBudget",
     "OptimizerRace",
     "RangeTest",
     "RateLab",
