@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager as ContextManager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def _through(model: nn.Module, stretches: Iterable[nn.Module], x: Tensor) -> Ten
     return x
 
 
-def _twice(stretch: nn.Module) -> Callable[[], tuple[AbstractContextManager[Any], ...]]:
+def _twice(stretch: nn.Module) -> Callable[[], tuple[ContextManager[Any], ContextManager[Any]]]:
     return lambda: (nullcontext(), _still_statistics(stretch))
 
 

@@ -104,7 +104,8 @@ def memory_budget(
     kind = next((kind for kind in _STRETCHES if isinstance(model, kind)), None)
     if kind is None:
         raise TrainlabError(
-            f"a {type(model).__name__} is not an MLP, CNN, ResNet or Transformer: measure it with tl.measure_step"
+            f"a {type(model).__name__} is not an MLP, CNN, ResNet or Transformer: measure it "
+            "with tl.measure_step"
         )
     again = getattr(model, "checkpointing", False) if checkpointing is None else checkpointing
     half = 4 if precision == "fp32" else 2

@@ -176,7 +176,7 @@ class _Ledger(TorchDispatchMode):
     def watching(self) -> Iterator[None]:
         """Watch what is done inside."""
         hooks = [
-            p.register_post_accumulate_grad_hook(lambda p: self._call_it(p.grad, "gradients"))  # type: ignore[arg-type]
+            p.register_post_accumulate_grad_hook(lambda p: self._call_it(p.grad, "gradients"))
             for p in self._model.parameters()
             if p.requires_grad
         ]
@@ -253,8 +253,8 @@ def _put_back(model: nn.Module, optimizer: Optimizer | None) -> Iterator[None]:
         with torch.no_grad():
             for each, value in tensors:
                 each.copy_(value)
-            for parameter, grad, value in grads:
-                parameter.grad = grad if grad is None else grad.copy_(value)
+            for parameter, grad, kept in grads:
+                parameter.grad = grad if grad is None or kept is None else grad.copy_(kept)
             for module, mode in modes:
                 module.training = mode
             if optimizer is not None:
