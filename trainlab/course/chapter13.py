@@ -47,7 +47,8 @@ def half_precision_units() -> str:
     """What this machine has for products in half precision, in words."""
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
-        return f"{torch.cuda.get_device_name()}: bf16 {'yes' if major >= 8 else 'no'}, fp16 yes ({major}.{minor})"
+        bf16 = "yes" if major >= 8 else "no"  # from Ampere on
+        return f"{torch.cuda.get_device_name()} ({major}.{minor}): fp16 yes, bf16 {bf16}"
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
