@@ -250,7 +250,8 @@ EXERCISES = (
         expects="a function",
         hints=(
             "A value of float32 takes four bytes.",
-            "Three things have the size of the weights: the weights themselves, and what else after backward()?",
+            "Three things have the size of the weights: the weights themselves, and what else after "
+            "backward()?",
             "4 * weights * (2 + k): weights and gradients, and k copies of state: 0 for SGD, 1 for momentum, "
             "2 for Adam.",
         ),
@@ -269,12 +270,13 @@ def training_bytes(weights, optimizer):
         expects="a function",
         in_place=True,
         hints=(
-            "Zero once at the start of a group, add up gradients by backward() for each micro-batch, step once "
-            "at its end. The mean over a group is the sum of the rows' losses over the rows of the *group*.",
-            "How many micro-batches does the last group have? Its gradient must be divided by that, and it must "
-            "be stepped.",
-            "Cut the list into groups first: for at in range(0, len(batches), accumulate). Count the group's rows, "
-            "and call backward() on cross_entropy(..., reduction='sum') / rows.",
+            "Zero once at the start of a group, add up gradients by backward() for each micro-batch, "
+            "step once at its end. The mean over a group is the sum of the rows' losses over the "
+            "rows of the *group*.",
+            "How many micro-batches does the last group have? Its gradient must be divided by that, "
+            "and it must be stepped.",
+            "Cut the list into groups first: for at in range(0, len(batches), accumulate). Count the "
+            "group's rows, and call backward() on cross_entropy(..., reduction='sum') / rows.",
         ),
         solution="""
 def epoch(model, optimizer, batches, accumulate):
@@ -296,12 +298,13 @@ def epoch(model, optimizer, batches, accumulate):
         expects="a function",
         in_place=True,
         hints=(
-            "Whoever scales the loss must take the scale out of the gradients again: scaler.step(optimizer) does, "
-            "optimizer.step() does not.",
+            "Whoever scales the loss must take the scale out of the gradients again: "
+            "scaler.step(optimizer) does, optimizer.step() does not.",
             "The limit is meant for the true gradients: scaler.unscale_(optimizer) comes before "
             "clip_grad_norm_, not after.",
-            "scaler.scale(loss).backward(), scaler.unscale_(optimizer), clip, scaler.step(optimizer), which skips "
-            "an overflow, and scaler.update(), which lowers the scale after one.",
+            "scaler.scale(loss).backward(), scaler.unscale_(optimizer), clip, "
+            "scaler.step(optimizer), which skips an overflow, and scaler.update(), which lowers the "
+            "scale after one.",
         ),
         solution="""
 def step(model, optimizer, scaler, loss, limit):
@@ -321,12 +324,12 @@ def step(model, optimizer, scaler, loss, limit):
         judge=_judge_diet,
         expects="a function",
         hints=(
-            "Measure first: chapter13.diet_cost(...) gives the step's cost. Which part is the largest at the peak, "
-            "and which setting cures that part? When it has shrunk, look again.",
+            "Measure first: chapter13.diet_cost(...) gives the step's cost. Which part is the "
+            "largest at the peak, and which setting cures that part? When it has shrunk, look again.",
             "Now weights, gradients and state are the most, and no smaller batch will make them less: which "
             "optimizer keeps a smaller state, or needs fewer temporaries?",
-            "Adam alone needs four times the weights, which is too much already: take Adafactor. Then cut the "
-            "activations: parts=8, or parts=4 with checkpointing.",
+            "Adam alone needs four times the weights, which is too much already: take Adafactor. "
+            "Then cut the activations: parts=8, or parts=4 with checkpointing.",
         ),
         solution="""
 def diet():
