@@ -72,19 +72,14 @@ def _twice(stretch: nn.Module) -> Callable[[], tuple[ContextManager[Any], Contex
 def _still_statistics(stretch: nn.Module) -> Iterator[None]:
     """The batch norms' running statistics stand still: the same rows must not be counted twice."""
     norms = [part for part in stretch.modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
-    before = [
-        (norm.momentum, None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone())
-        for norm in norms
-    ]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, before):
-            norm.momentum = momentum
-            if count is not None and norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.copy_(count)
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class _Chain(nn.Sequential):

@@ -16,7 +16,7 @@ Build = Callable[[], nn.Module]
 MODELS: dict[str, tuple[Build, tuple[int, ...]]] = {
     "MLP": (lambda: tl.models.MLP(20, [16] * 6, 5, norm=True, dropout=0.3), (12, 20)),
     "DeepMLP": (lambda: tl.models.DeepMLP(20, 16, 8, 5, norm="batch", residual=True), (12, 20)),
-    "ResNet": (lambda: tl.models.ResNet(1, 5, widths=(4, 8), blocks=2), (6, 1, 12, 12)),
+    "ResNet": (lambda: tl.models.ResNet(1, 5, widths=(16, 32), blocks=2), (6, 1, 12, 12)),
     "Transformer": (lambda: tl.models.Transformer(5, width=16, layers=4, length=8, dropout=0.3), (6, 8)),
     "one inside another": (
         lambda: nn.Sequential(nn.Linear(20, 20), tl.models.MLP(20, [16] * 4, 5, dropout=0.2)),

@@ -174,6 +174,8 @@ def _mlp(model: MLP, shape: Shape, half: int, again: bool) -> list[Stretch]:
             known.add(value)
             widest = max(widest, width, inputs if place else 0)
             place += 1
+        if again and any(isinstance(layer, nn.BatchNorm1d | nn.Dropout) for layer in layers[at : at + size]):
+            kept += 2 * width  # computed again, what they give is there for a moment, and counts as kept
         found.append(
             Stretch(
                 nn.Sequential(*layers[at : at + size]),
@@ -217,9 +219,9 @@ def _resnet(model: ResNet, shape: Shape, half: int, again: bool) -> list[Stretch
         height, width = math.ceil(height / stride), math.ceil(width / stride)
         values = half * block.conv1.out_channels * height * width
         norms = sum(isinstance(part, nn.BatchNorm2d) for part in block.modules())
-        # computed again, its last norm and its sum are there as well, and the gradient of its output
-        widest = 3 * values if again else max(enters, values)
-        found.append(Stretch(block, (norms + 2) * values, widest, enters if again else None))
+        # computed again, what its last norm gives and its sum are there for a moment, and count as kept
+        kept = (norms + 2 + 2 * again) * values
+        found.append(Stretch(block, kept, max(enters, values), enters if again else None))
     return [*found, Stretch(model.head, 8 * model.head.out_features)]
 
 

@@ -158,6 +158,7 @@ class MemoryBudget(Panel):
         for slider in self.sliders.values():
             slider.on_move(again)
         self.start_button = button("Measure", "play", "Take a real step of this kind", self._go, "primary")
+        self.start_button.layout.width = "8em"
 
     def _charts(self) -> None:
         self.bars = {
@@ -262,7 +263,7 @@ class MemoryBudget(Panel):
             return f"{said}Measure takes a real step of this kind, and counts."
         off = self._peak / self.found.peak - 1
         seconds = f", {self.found.seconds:.2g} s a step" if self.found.seconds is not None else ""
-        return f"{said}Measured: {_size(self.found.peak)}{seconds}; the budget is off by {off:+.0%}."
+        return f"{said}Measured: {_size(self.found.peak)}{seconds}; the budget is off by {abs(off):.0%}."
 
     def charts(self) -> list[Chart]:
         return [*self.bars.values()]
