@@ -323,7 +323,7 @@ def test_a_rescue_taken_back_waits_anew() -> None:
         (lambda: tl.panels.RateLab().run(view="schedule", schedule="sine"), "unknown schedule 'sine'"),
         (lambda: tl.panels.SplitAndSeal().run(data="wards"), "unknown data 'wards'"),
         (lambda: tl.panels.MemoryBudget().run(model="GPT"), "unknown model 'GPT'"),
-        (lambda: tl.panels.MemoryBudget().run(optimizer="adam"), "unknown optimizer 'adam', did you mean"),
+        (lambda: tl.panels.MemoryBudget().run(optimizer="adam"), "unknown optimizer 'adam': did you mean"),
         (lambda: tl.panels.MemoryBudget().run(precision="fp8"), "unknown precision 'fp8'"),
         (lambda: tl.panels.MemoryBudget().run(model="CNN", checkpointing=True), "a CNN .* no checkpointing"),
         (

@@ -76,6 +76,12 @@ def state_of(model: Any, optimizer: Any = None, scheduler: Any = None) -> tl.Tra
     return tl.TrainState(model, optimizer, scheduler)
 
 
+def weightless(build: Callable[[], nn.Module]) -> nn.Module:
+    """A model that draws no random numbers."""
+    with torch.device("meta"):
+        return build()
+
+
 def broken_off(s: Scene) -> None:
     s.state.updating = True
     try:
@@ -648,8 +654,8 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     (
         "the budget of another optimizer",
-        lambda s: tl.memory_budget(tl.models.MLP(2, [3], 2), (4, 2), optimizer="adam"),
-        "unknown optimizer 'adam', did you mean 'Adam'",
+        lambda s: tl.memory_budget(weightless(lambda: tl.models.MLP(2, [3], 2)), (4, 2), optimizer="adam"),
+        "unknown optimizer 'adam': did you mean 'Adam'",
     ),
     (
         "the budget of another model",
@@ -658,7 +664,7 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     (
         "the budget of a checkpointed CNN",
-        lambda s: tl.memory_budget(tl.models.CNN(1, 2), (4, 1, 8, 8), checkpointing=True),
+        lambda s: tl.memory_budget(weightless(lambda: tl.models.CNN(1, 2)), (4, 1, 8, 8), checkpointing=True),
         "a CNN of tl.models has no checkpointing: use a ResNet",
     ),
     (
@@ -673,7 +679,7 @@ CASES: list[tuple[str, Call, str]] = [
     ),
     (
         "more tokens than places",
-        lambda s: tl.models.Transformer(9, length=4)(torch.zeros(1, 5, dtype=torch.int64)),
+        lambda s: weightless(lambda: tl.models.Transformer(9, length=4))(torch.zeros(1, 5, device="meta")),
         "5 tokens are more than length=4: cut them, or raise length",
     ),
     ("dropconnect of 1", lambda s: tl.models.DropConnect(2, 3, p=1.0), r"p=1\.0 is outside \[0, 1\)"),

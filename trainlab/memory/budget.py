@@ -174,8 +174,9 @@ def _mlp(model: MLP, shape: Shape, half: int, again: bool) -> list[Stretch]:
             known.add(value)
             widest = max(widest, width, inputs if place else 0)
             place += 1
-        if again and any(isinstance(layer, nn.BatchNorm1d | nn.Dropout) for layer in layers[at : at + size]):
-            kept += 2 * width  # computed again, what they give is there for a moment, and counts as kept
+        if again:  # what nobody keeps is there for a moment when it is computed again, and counts as kept
+            spare = any(isinstance(layer, nn.BatchNorm1d | nn.Dropout) for layer in layers[at : at + size])
+            kept += (1 + spare) * widest
         found.append(
             Stretch(
                 nn.Sequential(*layers[at : at + size]),
