@@ -193,7 +193,7 @@ def _judge_scaled(step: Callable[..., Any]) -> Verdict:
 
 def _judge_diet(diet: Callable[..., Any]) -> Verdict:
     chosen = dict(diet())
-    known = {"optimizer": "Adam", "parts": 1, "precision": "fp32", "checkpointing": False}
+    known: dict[str, Any] = {"optimizer": "Adam", "parts": 1, "precision": "fp32", "checkpointing": False}
     if strange := sorted(chosen.keys() - known.keys()):
         return wrong(f"{strange[0]!r} is no setting: there are {', '.join(known)}", hint=1)
     given = known | chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -226,7 +226,7 @@ class MemoryBudget(Panel):
 
         self.do(go)
 
-    def _steps(self) -> Iterator[StepCost]:
+    def _steps(self) -> Generator[StepCost, None, None]:
         yield self.setting().measured()
 
     def _take(self, cost: StepCost) -> None:
