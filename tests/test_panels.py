@@ -74,6 +74,7 @@ def test_a_first_run_is_what_fit_gives() -> None:
         lambda: tl.panels.SplitAndSeal().run(data="credit defaults"),
         lambda: tl.panels.Rescue().run(dropout=0.5, drop_connect=0.2, epochs=3, unseal=True),
         lambda: tl.panels.KillAndResume().run(kill_at=30, without=["optimizer", "generators"]),
+        lambda: tl.panels.MemoryBudget().run(model="ResNet", width=8, depth=2, rows=4, checkpointing=True),
     ],
 )
 def test_run_gives_plain_values_twice_the_same_and_leaves_randomness_alone(call: Callable[[], Any]) -> None:
@@ -323,6 +324,14 @@ def test_a_rescue_taken_back_waits_anew() -> None:
         (lambda: tl.panels.RateLab().run(view="sweep", model="GPT"), "unknown model 'GPT'"),
         (lambda: tl.panels.RateLab().run(view="schedule", schedule="sine"), "unknown schedule 'sine'"),
         (lambda: tl.panels.SplitAndSeal().run(data="wards"), "unknown data 'wards'"),
+        (lambda: tl.panels.MemoryBudget().run(model="GPT"), "unknown model 'GPT'"),
+        (lambda: tl.panels.MemoryBudget().run(optimizer="adam"), "unknown optimizer 'adam': did you mean"),
+        (lambda: tl.panels.MemoryBudget().run(precision="fp8"), "unknown precision 'fp8'"),
+        (lambda: tl.panels.MemoryBudget().run(model="CNN", checkpointing=True), "a CNN .* no checkpointing"),
+        (
+            lambda: tl.panels.MemoryBudget().run(width=4096, depth=24),
+            r"a step of \d+\.\d GB is foretold only: choose less than 1\.0 GB",
+        ),
         (lambda: tl.panels.SplitAndSeal().run(split="by patient"), "unknown split 'by patient'"),
         (lambda: tl.panels.SplitAndSeal().run(columns="age"), "unknown columns 'age'"),
         (lambda: tl.panels.SplitAndSeal().run(data="credit defaults", copies="yes"), "unknown copies 'yes'"),
@@ -754,3 +763,37 @@ def test_what_cannot_be_killed_is_told() -> None:
         panel.run(kill_at=160)
     with pytest.raises(tl.TrainlabError, match="unknown piece 'optimiser': did you mean 'optimizer'"):
         panel.run(without=["optimiser"])
+
+
+# --- memory budget ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["MLP", "CNN", "ResNet", "Transformer"])
+def test_the_panel_foretells_what_a_real_step_needs(model: str) -> None:
+    found = tl.panels.MemoryBudget().run(model=model, width=64, depth=2, rows=8, length=32)
+    assert found["foretold"] == pytest.approx(found["measured"], rel=0.15)
+    assert found["parts"]["optimizer state"] == pytest.approx(2 * found["parts"]["gradients"], abs=0.2)
+
+
+def test_what_is_too_large_to_measure_is_foretold() -> None:
+    found = tl.panels.MemoryBudget().run(width=1024, depth=24, rows=64, length=1024, measure=False)
+    assert found["measured"] is None
+    assert found["foretold"] > 10_000
+
+
+def test_the_budget_follows_the_controls_and_a_measurement_is_gone_when_they_move() -> None:
+    panel = tl.panels.MemoryBudget()
+    panel.run(model="MLP", width=32, depth=1, rows=8)
+    assert "Measured" in panel.sentence()
+    foretold = panel.bars["foretold"].text()
+    panel.sliders["rows"].place += 3
+    assert panel.wait(60)
+    assert panel.found is None
+    assert panel.bars["foretold"].text() != foretold
+    assert "Measure takes a real step" in panel.sentence()
+    started(panel)
+    assert "the budget is off by" in panel.sentence()
+    panel.choices["model"].value = "CNN"
+    panel.choices["checkpointing"].value = "yes"
+    assert panel.wait(60)
+    assert "a CNN of tl.models has no checkpointing" in panel._status.value

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager as ContextManager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .errors import TrainlabError, unknown_name
 
@@ -33,8 +36,62 @@ def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
 
 
+def checkpoint_activations(model: nn.Module, on: bool = True) -> nn.Module:
+    """Have `model` keep only what enters each of its stretches, and compute the rest again in backward.
+
+    The gradients, the batch norms' statistics and the random states are the same to the bit. The stretches
+    are the blocks of a ResNet or a Transformer, and some sqrt(n) equal pieces of a chain of n layers; a
+    model that holds such models checkpoints those.  on: False undoes it.  Returns the model.
+    Raises TrainlabError if nothing in the model can be checkpointed.
+    Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
+    """
+    parts = [part for part in model.modules() if isinstance(part, _Chain | ResNet | Transformer)]
+    if not parts:
+        raise TrainlabError(
+            f"a {type(model).__name__} holds no chain, ResNet or Transformer of tl.models: wrap its own "
+            "blocks in torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)"
+        )
+    for part in parts:
+        part.checkpointing = on
+    return model
+
+
+def _through(model: nn.Module, stretches: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """x through the stretches in turn, each checkpointed where the model says so."""
+    again = model.checkpointing and model.training and torch.is_grad_enabled()
+    for stretch in stretches:
+        x = checkpoint(stretch, x, use_reentrant=False, context_fn=_twice(stretch)) if again else stretch(x)
+    return x
+
+
+def _twice(stretch: nn.Module) -> Callable[[], tuple[ContextManager[Any], ContextManager[Any]]]:
+    return lambda: (nullcontext(), _still_statistics(stretch))
+
+
+@contextmanager
+def _still_statistics(stretch: nn.Module) -> Iterator[None]:
+    """The batch norms' running statistics stand still: the same rows must not be counted twice."""
+    norms = [part for part in stretch.modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
 class _Chain(nn.Sequential):
     """Layers one after the other, of which a slice is a plain nn.Sequential."""
+
+    checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.checkpointing:
+            return super().forward(x)
+        size = math.ceil(len(self) / math.ceil(math.sqrt(len(self))))
+        return _through(self, (self[at : at + size] for at in range(0, len(self), size)), x)
 
     def __getitem__(self, index: slice | int) -> nn.Module:  # type: ignore[override]
         """A layer, or for a slice such as `model[:-1]` those layers as an nn.Sequential."""
@@ -288,6 +345,8 @@ class ResNet(nn.Module):
     Input (N, channels, H, W); output (N, outputs).  Source: He et al. 2015, section 4.2 (CIFAR form).
     """
 
+    checkpointing = False
+
     def __init__(
         self, channels: int, outputs: int, *, widths: Sequence[int] = (16, 32, 64), blocks: int = 1
     ) -> None:
@@ -313,8 +372,89 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # (N,C,H,W) -> (N,width,H/2^(s-1),W/2^(s-1))
-        features = self.stages(self.stem(_channels_last(images)))
+        features = _through(self, self.stages, self.stem(_channels_last(images)))
         return self.head(features.mean((2, 3)))  # -> (N,width) -> (N,outputs)
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then two linear layers with GELU; each is normalised on its branch and added to its input.
+
+    causal: a token sees itself and what is before it.  dropout: probability on each branch.
+    Input and output (N, T, width).
+    Sources: Vaswani et al., Attention Is All You Need, 2017; the order of norm and sum: Radford et al. 2019.
+    """
+
+    def __init__(self, width: int, heads: int, *, dropout: float = 0.0, causal: bool = True) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.norm1 = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.mix = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.query_key_value(self.norm1(x)).chunk(3, -1)  # 3 times (N,T,C)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        seen = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)  # (N,H,T,C/H)
+        x = x + self.dropout(self.mix(seen.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm2(x)))))
+
+
+class Transformer(nn.Module):
+    """A small language model: embeddings of tokens and places, blocks, and scores for the next token.
+
+    length: the most tokens it can read.  width: a multiple of heads.  tied: the last layer shares its
+    weights with the embedding.  The other options are TransformerBlock's.
+    Input (N, T) int64, T at most `length`; output (N, T, vocabulary).
+    Sources: Radford et al., Language Models are Unsupervised Multitask Learners, 2019; tying: Press and
+    Wolf, Using the Output Embedding, 2017.
+    """
+
+    checkpointing = False
+
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        length: int = 128,
+        dropout: float = 0.0,
+        causal: bool = True,
+        tied: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_sizes(vocabulary=vocabulary, width=width, layers=layers, heads=heads, length=length)
+        _check_share("dropout", dropout)
+        if width % heads:
+            raise TrainlabError(
+                f"width={width} is not a multiple of heads={heads}: each head has as much of it"
+            )
+        self.length = length
+        self.token = nn.Embedding(vocabulary, width)
+        self.place = nn.Embedding(length, width)
+        self.blocks = nn.Sequential(
+            *(TransformerBlock(width, heads, dropout=dropout, causal=causal) for _ in range(layers))
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        for table in (self.token, self.place):
+            nn.init.normal_(table.weight, std=0.02)
+        if tied:
+            self.head.weight = self.token.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count = tokens.shape[1]
+        if count > self.length:
+            raise TrainlabError(
+                f"{count} tokens are more than length={self.length}: cut them, or raise length"
+            )
+        x = self.token(tokens) + self.place.weight[:count]  # (N,T) -> (N,T,C)
+        return self.head(self.norm(_through(self, self.blocks, x)))  # -> (N,T,vocabulary)
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from .errors import unknown_name
 from .events import History
+from .memory.meter import PARTS, StepCost
 from .rates import LrRangeReport
 from .sweeps import SweepReport
 
@@ -151,4 +152,26 @@ def plot_sweep(report: SweepReport, ax: Axes | None = None) -> Axes:
         ax.set_xlabel("learning rate")
         ax.set_ylabel(f"{'validation' if validated else 'training'} loss")
         ax.legend()
+    return ax
+
+
+def plot_step_cost(cost: StepCost, ax: Axes | None = None) -> Axes:
+    """Draw what one step held, part upon part, over its allocations and releases; the peak is marked."""
+    with mpl.rc_context(_STYLE):
+        ax = ax if ax is not None else plt.figure(figsize=(6.4, 2.8)).add_subplot()
+        # the parts from the steadiest, at the bottom, to the most fleeting; those that are nothing left out
+        layers = {name: values for name, values in zip(PARTS, np.array(cost.moments).T / 1e6) if values.any()}
+        places = range(len(cost.moments))
+        colors = [(*COLORS, INK)[PARTS.index(name)] for name in layers]
+        ax.stackplot(places, *layers.values(), labels=[*layers], colors=colors, step="post", linewidth=0)
+        whole = np.sum([*layers.values()], axis=0)
+        at = int(whole.argmax())
+        ax.plot(at, whole[at], "v", color=INK, label=f"peak: {whole[at]:.1f} MB")
+        ax.set_xlabel("allocations and releases, in their order")
+        ax.set_ylabel("memory (MB)")
+        ax.set_ylim(0, 1.08 * whole[at])
+        handles, names = ax.get_legend_handles_labels()
+        order = [*reversed(range(len(layers))), len(layers)]  # as they lie upon each other
+        ax.legend([handles[k] for k in order], [names[k] for k in order], loc="center left",
+                  bbox_to_anchor=(1.0, 0.5))  # fmt: skip
     return ax

@@ -66,8 +66,9 @@ rescue""",
 losses.steps = 4000  # as many as a slow machine needs to be watched
 losses""",
     "kept(tl.panels.KillAndResume())",
+    "kept(tl.panels.MemoryBudget())",
 )
-FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL, RESCUE, LOSSES, KILL = range(1, 14)
+FIRST, CURVES, RACE, LAB, LIVE, NAN, FILE, SIGNAL, DESK, SEAL, RESCUE, LOSSES, KILL, MEMORY = range(1, 15)
 RUNS = {"FirstRun": FIRST, "LoopAndCurves": CURVES, "OptimizerRace": RACE, "LiveRun": LIVE}
 RUNS |= {"SignalLab": SIGNAL, "AugmentationDesk": DESK, "Rescue": RESCUE, "LossLab": LOSSES}
 FORK = [name for name in RUNS if name not in ("OptimizerRace", "SignalLab", "Rescue", "LossLab")]
@@ -513,6 +514,33 @@ def test_every_control_of_split_and_seal(notebook: NotebookPage) -> None:
     _assert_all(panel, moved)
 
 
+def test_every_control_of_the_memory_budget(notebook: NotebookPage) -> None:
+    panel = _shown(notebook, MEMORY)
+    moved = {"Measure", "Foretold", "Measured, one real step"}
+    panel.press("Measure")
+    panel.says("the budget is off by", 60)
+    for name in ("width", "depth", "rows", "length"):
+        picture = panel.picture()
+        panel.move(name, "ArrowLeft")
+        panel.says("Measure takes a real step")
+        panel.changes(picture)
+        moved.add(name)
+    for name, option in (
+        ("optimizer:", "SGD"),
+        ("precision:", "bf16"),
+        ("checkpointing:", "yes"),
+        ("model:", "ResNet"),
+    ):
+        picture = panel.picture()
+        moved.add(_choose(panel, name, option))
+        panel.changes(picture)
+    panel.press("Measure")
+    panel.says("the budget is off by", 60)
+    _choose(panel, "model:", "CNN")
+    panel.says("has no checkpointing")
+    _assert_all(panel, moved)
+
+
 def test_every_control_of_the_rescue(notebook: NotebookPage) -> None:
     panel = _shown(notebook, RESCUE)
     moved = {"Start", "Step", "Stop", "Reset", "Go back to step", "Open the seal"}
@@ -710,8 +738,12 @@ def _all(notebook: NotebookPage) -> dict[str, PanelPage]:
     from browser.panel_page import PanelPage
 
     panels = {}
-    for name, cell in {**RUNS, "RateLab": LAB, "SplitAndSeal": SEAL}.items():
+    for name, cell in {**RUNS, "RateLab": LAB, "SplitAndSeal": SEAL, "MemoryBudget": MEMORY}.items():
         panel = panels[name] = PanelPage(notebook, cell).show()
+        if cell == MEMORY:
+            panel.press("Measure")
+            panel.says("the budget is off by")
+            continue
         if cell == LAB:
             panel.press("Start")
             panel.says("Suggested rate")

@@ -142,3 +142,47 @@ def test_a_dropconnect_layer_takes_the_weights_of_a_linear_one_and_says_its_p() 
     torch.testing.assert_close(layer.eval()(x), plain(x))
     assert "p=0.3" in repr(layer)
     assert tl.models.DropConnect(3, 2, bias=False).bias is None
+
+
+# --- the transformer ----------------------------------------------------------------------------------
+
+
+def test_a_transformer_is_torchs_own_encoder_with_the_same_weights() -> None:
+    torch.manual_seed(0)
+    block = tl.models.TransformerBlock(16, 4, causal=False)
+    own = nn.TransformerEncoderLayer(16, 4, 64, 0.0, "gelu", batch_first=True, norm_first=True)
+    names = {
+        "query_key_value": "self_attn.in_proj_",
+        "mix": "self_attn.out_proj.",
+        "widen": "linear1.",
+        "narrow": "linear2.",
+        "norm1": "norm1.",
+        "norm2": "norm2.",
+    }
+    weights = {
+        names[key.split(".")[0]] + key.split(".")[1]: value for key, value in block.state_dict().items()
+    }
+    own.load_state_dict(weights)
+    x = torch.randn(3, 7, 16)
+    torch.testing.assert_close(block(x), own(x))
+
+
+def test_a_token_sees_what_is_before_it_and_nothing_after() -> None:
+    torch.manual_seed(0)
+    model = tl.models.Transformer(9, width=16, layers=2, length=12)
+    tokens = torch.randint(0, 9, (2, 10))
+    changed = tokens.clone()
+    changed[:, 6] = (changed[:, 6] + 1) % 9
+    before, after = model(tokens), model(changed)
+    assert before.shape == (2, 10, 9)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:], atol=1e-3)
+    both_ways = tl.models.Transformer(9, width=16, layers=2, length=12, causal=False)
+    assert not torch.allclose(both_ways(tokens)[:, :6], both_ways(changed)[:, :6], atol=1e-5)
+
+
+def test_tied_weights_are_one() -> None:
+    tied = tl.models.Transformer(50, width=8, layers=1, heads=2, tied=True)
+    loose = tl.models.Transformer(50, width=8, layers=1, heads=2)
+    assert tied.head.weight is tied.token.weight
+    assert tl.count_parameters(loose) - tl.count_parameters(tied) == 50 * 8

@@ -23,6 +23,7 @@ CORE = [
     *(f"{name}.py" for name in ("errors", "randomness", "events", "state", "precision", "losses", "models")),
     *("observers.py", "plots.py", "schedules.py", "optimizers.py", "rates.py", "diagnostics.py"),
     *(f"loop/{name}.py" for name in ("config", "evaluation", "finite", "run", "step", "training")),
+    *(f"memory/{name}.py" for name in ("meter", "budget")),
     *(f"data/{name}.py" for name in ("dataset", "splits", "loaders", "batches")),
     *(f"checkpoint/{name}.py" for name in ("files", "saving")),
 ]
@@ -75,6 +76,12 @@ def classify(s: Scene, targets: Tensor | None = None, **options: Any) -> object:
 def state_of(model: Any, optimizer: Any = None, scheduler: Any = None) -> tl.TrainState:
     optimizer = torch.optim.SGD(model.parameters(), 0.1) if optimizer is None else optimizer
     return tl.TrainState(model, optimizer, scheduler)
+
+
+def weightless(build: Callable[[], nn.Module]) -> nn.Module:
+    """A model that draws no random numbers."""
+    with torch.device("meta"):
+        return build()
 
 
 def broken_off(s: Scene) -> None:
@@ -683,6 +690,42 @@ CASES: list[tuple[str, Call, str]] = [
         "a part that is not there",
         lambda s: tl.activation_stats(s.other, torch.ones(3, 2), of=nn.LSTM),
         "the model has no part of kind LSTM: print",
+    ),
+    ("a step that is none", lambda s: tl.measure_step(None, s.other), "step is a NoneType: give a function"),
+    (
+        "timed a negative number of times",
+        lambda s: tl.measure_step(lambda: None, s.other, repeats=-1),
+        "repeats=-1 is negative: use 0",
+    ),
+    (
+        "the budget of another optimizer",
+        lambda s: tl.memory_budget(weightless(lambda: tl.models.MLP(2, [3], 2)), (4, 2), optimizer="adam"),
+        "unknown optimizer 'adam': did you mean 'Adam'",
+    ),
+    (
+        "the budget of another model",
+        lambda s: tl.memory_budget(s.other, (4, 2)),
+        "a Linear is not an MLP, CNN, ResNet or Transformer: measure it",
+    ),
+    (
+        "the budget of a checkpointed CNN",
+        lambda s: tl.memory_budget(weightless(lambda: tl.models.CNN(1, 2)), (4, 1, 8, 8), checkpointing=True),
+        "a CNN of tl.models has no checkpointing: use a ResNet",
+    ),
+    (
+        "checkpointing of what is not ours",
+        lambda s: tl.models.checkpoint_activations(s.other),
+        r"a Linear holds no chain, ResNet or Transformer of tl\.models: wrap its own blocks",
+    ),
+    (
+        "heads that do not divide the width",
+        lambda s: tl.models.Transformer(9, width=10, heads=4),
+        "width=10 is not a multiple of heads=4",
+    ),
+    (
+        "more tokens than places",
+        lambda s: weightless(lambda: tl.models.Transformer(9, length=4))(torch.zeros(1, 5, device="meta")),
+        "5 tokens are more than length=4: cut them, or raise length",
     ),
     ("dropconnect of 1", lambda s: tl.models.DropConnect(2, 3, p=1.0), r"p=1\.0 is outside \[0, 1\)"),
     ("dropconnect to nothing", lambda s: tl.models.DropConnect(2, 0), "outputs=0 is not a whole number"),

@@ -4,6 +4,7 @@ from .augmentation_desk import AugmentationDesk
 from .first_steps import FirstRun, LoopAndCurves
 from .kill_and_resume import KillAndResume
 from .loss_lab import LossLab
+from .memory_budget import MemoryBudget
 from .race import OptimizerRace
 from .rate_lab import ManyRates, RangeTest, RateLab, ScheduleBoard
 from .rescue import Rescue
@@ -17,6 +18,7 @@ __all__ = [
     "LoopAndCurves",
     "LossLab",
     "ManyRates",
+    "MemoryBudget",
     "OptimizerRace",
     "RangeTest",
     "RateLab",
