@@ -125,6 +125,14 @@ CODES: dict[str, tuple[str, str]] = {
         "The last micro-batches of an epoch make no full group, and their gradients are cleared unused.",
         "step at the end of the epoch as well, divided by the number in the group",
     ),
+    "dropout-of-everything": (
+        "Dropout with p=1 leaves nothing.",
+        "p is the share that is dropped: 0.1 to 0.5",
+    ),
+    "head-frozen": (
+        "The last layer is what a new task needs first.",
+        "for p in model.head.parameters(): p.requires_grad = True",
+    ),
     "eval-mode-in-training": (
         "Dropout and batch norm are at rest while training: after an evaluation the model was not put back.",
         "model.train()      # at the start of every step, or at the end of evaluate()",
@@ -252,6 +260,10 @@ CODES: dict[str, tuple[str, str]] = {
         "The shift goes the wrong way: the target is a token that was already read.",
         "logits[:, :-1] against tokens[:, 1:]",
     ),
+    "mask-hides-everything": (
+        "A softmax over nothing is NaN.",
+        "torch.triu(..., diagonal=1): a position may see itself",
+    ),
     "mask-inverted": ("In key_padding_mask True means: leave this out.", "key_padding_mask = tokens == pad"),
     "padding-in-loss": (
         "The loss counts padding: it falls by learning where the texts end.",
@@ -350,7 +362,15 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "class-shares-differ": ("The classes have other shares in validation.", "split(..., stratify=True)"),
     "target-in-inputs": ("A column of the inputs is the target itself.", "drop that column"),
+    "parts-disagree": (
+        "Each part can be learned, and what one teaches is wrong in the other: classes numbered differently, or columns in another order.",
+        "one mapping of class names to numbers, one order of columns, for both parts",
+    ),
     # rates and weights
+    "clip-too-small": (
+        "The limit is so small that the steps come to nothing.",
+        "a limit near the usual norm: print clip_grad_norm_'s result",
+    ),
     "learning-rate-too-large": (
         "The steps overshoot: with a smaller rate the loss falls, with this one it does not.",
         "lr ten to a hundred times smaller; see lr_range_test",
@@ -421,6 +441,10 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "shapes-do-not-fit": ("Two shapes do not fit.", "print the shapes before the line that fails"),
     "dtype-does-not-fit": ("Two dtypes do not fit.", "targets of classes are int64, of values float32"),
+    "batchnorm-of-one-row": (
+        "Batch norm cannot take a mean over one row.",
+        "drop_last=True, or a batch size that leaves no single row",
+    ),
     "step-fails": ("The step raises an error.", "read its last line"),
     # evaluation
     "evaluation-in-train-mode": (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
@@ -18,7 +20,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from .sample import Part, classes_of, features_of, row_keys, skill
+from ..randomness import preserve_rng, seed_everything
+from .recording import detached
+from .sample import Part, classes_of, features_of, row_keys, same, skill, transfer
 from .signs import Sign, error, info, warning
 
 
@@ -32,6 +36,8 @@ def look_at_data(train: Part, valid: Part, classifies: bool) -> Iterator[tuple[s
     yield "the targets vary, and training has every class", lambda: _classes(train, valid, classifies)
     yield "validation shares no rows with training", lambda: _shared(train, valid)
     yield "validation is prepared as training is", lambda: _prepared(train, valid)
+    yield "what is learned in one part holds in the other", lambda: _disagree(train, valid)
+    yield "reading a row leaves the data as they are", lambda: _drifting(train)
     yield "validation is the same in every pass", lambda: _random_validation(valid)
     yield "inputs are of a usual size", lambda: _scale(train)
     yield "the target is no column of the inputs", lambda: _given_away(train)
@@ -109,7 +115,8 @@ def _unreached(part: Part, rows: int, given: int, sampler: Any) -> Iterator[Sign
         yield error(
             "sampler-skips-a-class",
             f"train_loader's {type(sampler).__name__}",
-            f"class {missing[0]} has {int(counts[names == missing[0]])} of {rows} rows, and 0 of the {given} drawn",
+            f"class {missing[0]} has {int(counts[names == missing[0]])} of "
+            f"{rows} rows, and 0 of the {given} drawn",
         )
     distinct = len(set(row_keys(part.x)))
     if isinstance(sampler, WeightedRandomSampler | RandomSampler) and given >= 64:
@@ -196,11 +203,22 @@ def _sorted(train: Part) -> Iterator[Sign]:
         yield warning(
             "training-data-sorted",
             "train_loader",
-            f"{runs} runs of equal labels where {expected:.0f} are expected, and the same order in a second pass",
+            f"{runs} runs of equal labels where {expected:.0f} are "
+            f"expected, and the same order in a second pass",
         )
+    elif classes >= 2 and not train.same_order and sum(train.sizes) == len(labels) and _pure(train, labels):
+        told = f"nearly every batch holds one class only, of {classes}; {runs} runs, {expected:.0f} expected"
+        yield warning("training-data-sorted", "train_loader", told)
     elif classes >= 2 and runs < 0.2 * expected and train.same_order:
         told = f"{runs} runs of equal labels where {expected:.0f} are expected by chance"
         yield info("training-data-sorted", "train_loader", told)
+
+
+def _pure(train: Part, labels: Tensor) -> bool:
+    """Whether nearly every batch holds one class only."""
+    parts = [part for part in labels.split(train.sizes) if len(part) >= 8]
+    alike = [part for part in parts if bool((part == part[0]).all())]
+    return len(parts) >= 4 and len(alike) >= 0.8 * len(parts)
 
 
 def _classes(train: Part, valid: Part, classifies: bool) -> Iterator[Sign]:
@@ -222,7 +240,10 @@ def _classes(train: Part, valid: Part, classifies: bool) -> Iterator[Sign]:
     known, (names, counts) = set(ours.tolist()), theirs.unique(return_counts=True)
     for name, count in zip(names.tolist(), counts.tolist()):
         if name not in known and count >= 5 and count >= 0.03 * len(theirs):
-            told = f"class {name} has {count} of {len(theirs)} validation rows, and none of {len(ours)} for training"
+            told = (
+                f"class {name} has {count} of {len(theirs)} validation "
+                f"rows, and none of {len(ours)} for training"
+            )
             yield warning("class-missing-in-training", "train_loader", told)
             return
     shares = [
@@ -253,15 +274,43 @@ def _shared(train: Part, valid: Part) -> Iterator[Sign]:
     own = 1 - len(ours) / len(train.x)
     both = sum(key in ours for key in theirs)
     share = both / len(theirs)
-    crowded = own > 0.1 or (1 - len(set(theirs)) / len(theirs)) > 0.1
-    if share > 0.9 and not crowded and train.complete:
+    if own > 0.1 and not _rich(train.x):
+        return  # rows of few values repeat by chance
+    if share > 0.9 and train.complete:
         told = f"{both} of {len(theirs)} validation rows stand in the training data, too"
         yield error("validation-is-train", "val_loader", told)
-    elif share > 0.05 and share > 5 * own + 0.02 and both >= 5 and not crowded:
+    elif share > 0.05 and both >= 5 and (share > 5 * own + 0.02 or _rich(train.x)):
         told = (
             f"{both} of {len(theirs)} validation rows stand in the training data, {own:.1%} of which repeat"
         )
         yield warning("validation-in-training", "val_loader", told)
+    else:
+        yield from _nearly(train.x, valid.x)
+
+
+def _nearly(ours: Tensor, theirs: Tensor) -> Iterator[Sign]:
+    """Validation rows that are a training row and a little noise: augmented before the split."""
+    if not _rich(ours) or ours.shape[1:] != theirs.shape[1:] or len(ours) < 40:
+        return
+    a, b = (each.float().flatten(1)[:1500] for each in (ours, theirs))
+    if a.shape[1] > 4096:
+        return
+    own = torch.cdist(a[:300], a).topk(2, largest=False).values[:, 1]  # the first is the row itself
+    near = torch.cdist(b[:300], a).min(1).values
+    limit = 0.25 * float(own.median())
+    share, usual = float((near < limit).float().mean()), float((own < limit).float().mean())
+    if len(a) == len(ours) and share > 0.2 and usual < 0.2 * share:
+        told = f"{share:.0%} of the validation rows are within {limit:.2g} of a training row, usual is {usual:.0%}"
+        yield warning("validation-in-training", "val_loader", told)
+
+
+def _rich(x: Tensor) -> bool:
+    """Whether two rows are never the same by chance: many columns of more than a few values."""
+    flat = x[:500].flatten(1) if x.dim() > 1 else x[:500, None]
+    if not flat.is_floating_point():
+        return False
+    several = sum(flat[:, place].unique().numel() > 5 for place in range(min(flat.shape[1], 256)))
+    return several >= 8 or (several >= 3 and flat.unique().numel() > 100)
 
 
 def _index_overlap(train: Any, valid: Any) -> tuple[int, int] | None:
@@ -284,7 +333,10 @@ def _prepared(train: Part, valid: Part) -> Iterator[Sign]:
     if train.x is None or valid.x is None or len(valid.x) < 8:
         return
     if train.x.dim() > 1 and train.x.shape[1:] != valid.x.shape[1:]:
-        told = f"rows of {tuple(train.x.shape[1:])} for training and of {tuple(valid.x.shape[1:])} for validation"
+        told = (
+            f"rows of {tuple(train.x.shape[1:])} for training and of "
+            f"{tuple(valid.x.shape[1:])} for validation"
+        )
         if train.x.is_floating_point() and train.x.dim() != 3:
             yield info("validation-prepared-differently", "val_loader", told)
         return
@@ -293,6 +345,10 @@ def _prepared(train: Part, valid: Part) -> Iterator[Sign]:
         return
     yield from _other_scale(train.x.float(), valid.x.float())
     yield from _own_statistics(train.x, valid.x)
+    yield from _other_channels(train.x, valid.x)
+    if train.y is not None and valid.y is not None and classes_of(train.y) is None:
+        if train.y.is_floating_point() and train.y.shape[1:] == valid.y.shape[1:]:
+            yield from _other_scale(train.y.float(), valid.y.float(), "the targets")
 
 
 def _other_words(train: Part, valid: Part) -> Iterator[Sign]:
@@ -309,9 +365,54 @@ def _other_words(train: Part, valid: Part) -> Iterator[Sign]:
         yield warning("validation-prepared-differently", "val_loader", told)
 
 
-def _other_scale(ours: Tensor, theirs: Tensor) -> Iterator[Sign]:
+def _other_channels(ours: Tensor, theirs: Tensor) -> Iterator[Sign]:
+    """Red and blue exchanged: the channels' means fit better in the reverse order."""
+    if ours.dim() != 4 or ours.shape[1] != 3:
+        return
+    (a, spread), (b, _) = ((x.float().mean((0, 2, 3)), x.float().std((0, 2, 3))) for x in (ours, theirs))
+    straight, reverse = float((a - b).norm()), float((a - b.flip(0)).norm())
+    if straight > 0.3 * float(spread.norm()) and reverse < 0.2 * straight:
+        told = f"the channels' means differ by {straight:.2g}, and by {reverse:.2g} in the reverse order"
+        yield warning("validation-prepared-differently", "val_loader", told)
+
+
+def _disagree(train: Part, valid: Part) -> Iterator[Sign]:
+    """Both parts can be learned, and what one teaches is wrong in the other."""
+    ours, theirs = classes_of(train.y), classes_of(valid.y)
+    x, v = train.x, valid.x
+    if ours is None or theirs is None or x is None or v is None or len(v) < 80 or x[0].numel() > 20_000:
+        return
+    if x.shape[1:] != v.shape[1:] or x.dtype != v.dtype or not x.is_floating_point():
+        return
+    here, there = skill(features_of(x), ours), skill(features_of(v), theirs)
+    across = transfer(features_of(x), ours, features_of(v, x), theirs)
+    if min(here, there) > 0.5 and across < 0.1:
+        told = f"a simple rule avoids {here:.0%} of the errors in training, {there:.0%} in validation"
+        yield warning("parts-disagree", "val_loader", f"{told}, and {across:.0%} from one to the other")
+
+
+def _drifting(train: Part) -> Iterator[Sign]:
+    """The same row read twice, under the same random state."""
+    data = getattr(train.loader, "dataset", None)
+    if data is None or not hasattr(data, "__getitem__") or not hasattr(data, "__dict__"):
+        return
+    stored = {k: v for k, v in vars(data).items() if isinstance(v, Tensor | np.ndarray) and v.nbytes < 2**26}
+    before = {name: copy.deepcopy(value) for name, value in stored.items()}
+    reads = []
+    for _ in range(2):
+        with preserve_rng():
+            seed_everything(0)
+            reads.append(detached([data[place] for place in range(4)]))
+    changed = [name for name, value in stored.items() if not np.array_equal(value, before[name])]
+    if changed and not same(reads[0], reads[1]):
+        told = f"dataset[0] gives another row each time, and dataset.{changed[0]} has changed"
+        yield error("data-changed", "the data set", told)
+
+
+def _other_scale(ours: Tensor, theirs: Tensor, what: str = "all values") -> Iterator[Sign]:
     """The same distribution up to a factor and a shift: a step of the preparation was left out."""
-    for name, (a, b) in _views(ours, theirs).items():
+    views = _views(ours, theirs) if what == "all values" else {what: (ours.flatten(), theirs.flatten())}
+    for name, (a, b) in views.items():
         points = torch.linspace(0.02, 0.98, 49)
         p, q = (torch.quantile(each[: 10**6], points) for each in (a, b))
         if p.std() < 1e-8 or q.std() < 1e-8:
@@ -325,7 +426,7 @@ def _other_scale(ours: Tensor, theirs: Tensor) -> Iterator[Sign]:
         if r > 0.98 and (slope > 3 or slope < 1 / 3):
             yield warning("validation-prepared-differently", "val_loader", f"{told}, a factor of {slope:.3g}")
             return
-        if r > 0.98 and (shift > 1.5 or slope > 1.8 or slope < 0.55):
+        if name == "all values" and r > 0.98 and (shift > 1.5 or slope > 1.8 or slope < 0.55):
             yield info(
                 "validation-prepared-differently", "val_loader", f"{told}; shifted by {shift:.2g} spreads"
             )
@@ -432,7 +533,7 @@ def _misaligned(train: Part, valid: Part) -> Iterator[Sign]:
     if x[0].numel() > 20_000 or len(x) < 64 or y[0].numel() != 1:
         return
     features = features_of(x)
-    yield from _neighbours(features, y, skill(features, y))
+    yield from _neighbours(x, features, y, skill(features, y))
     if train.x is None or train.y is None:
         return
     here = skill(features_of(train.x), train.y)
@@ -453,18 +554,34 @@ def _misaligned(train: Part, valid: Part) -> Iterator[Sign]:
         )
 
 
-def _neighbours(features: Tensor, y: Tensor, here: float) -> Iterator[Sign]:
+def _neighbours(x: Tensor, features: Tensor, y: Tensor, here: float) -> Iterator[Sign]:
     alike = (features[1:] * features[:-1]).mean() / features.square().mean().clamp(min=1e-9)
     if float(alike) > 0.15:
         return  # rows in the order of time, or windows that overlap: a neighbour's target is no stranger
     for lag in (1, -1, 2, -2):
+        if _holds(x, y, lag):
+            continue  # a window of a series: the targets of earlier rows are among its inputs
         moved = skill(
             features[max(0, -lag) : len(features) - max(0, lag)], y[max(0, lag) : len(y) - max(0, -lag)]
         )
         if here < 0.1 and moved > 0.3 and moved > here + 0.25:
-            told = f"a simple rule explains {max(here, 0):.0%} of the targets, and {moved:.0%} of those {lag:+d} rows away"
+            told = (
+                f"a simple rule explains {max(here, 0):.0%} of the targets, "
+                f"and {moved:.0%} of those {lag:+d} rows away"
+            )
             yield error("labels-shifted", "the data set", told)
             return
+
+
+def _holds(x: Tensor, y: Tensor, lag: int) -> bool:
+    """Whether a column of the inputs is the target of a neighbour, to the last digits."""
+    if not x.is_floating_point() or not y.is_floating_point():
+        return False
+    rows = x.flatten(1)[max(0, -lag) : len(x) - max(0, lag)].double()
+    target = y.flatten()[max(0, lag) : len(y) - max(0, -lag)].double()
+    both = torch.cat([rows, target[:, None]], 1)
+    r = torch.corrcoef(both.T)[-1, :-1].nan_to_num().abs()
+    return bool((r > 0.99).any())
 
 
 def _in_order(part: Part) -> tuple[Tensor, Tensor] | None:

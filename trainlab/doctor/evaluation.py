@@ -148,7 +148,10 @@ def _batching(trial: Trial) -> Iterator[Sign]:
         return
     gap = abs(first - second) / max(abs(second), 1e-9)
     if gap > 3e-3 and abs(first - second) > 2e-4:
-        told = f"{first:.4g} over batches of {sizes[0]}, the last of {sizes[-1]}; {second:.4g} over all rows at once"
+        told = (
+            f"{first:.4g} over batches of {sizes[0]}, the last of "
+            f"{sizes[-1]}; {second:.4g} over all rows at once"
+        )
         yield warning("mean-of-batch-means", "eval_fn", told)
 
 
@@ -165,6 +168,9 @@ def _recomputed(trial: Trial) -> Iterator[Sign]:
             f"{key} {each:.4g}" for key, each in list(right.items())[:2]
         )
         yield error("metric-wrong", "eval_fn", told)
+    elif "accuracy" in right and 0 <= value <= 1:
+        told = f"eval_fn says {value:.4g}, and the accuracy is {right['accuracy']:.4g}"
+        yield info("metric-unknown", "eval_fn", f"{told}: is it meant to be something else?")
     elif not 0 <= value <= 100 and trial.valid.y is not None and not trial.valid.y.is_floating_point():
         yield info("metric-unknown", "eval_fn", f"it says {value:.4g}, which is no share, percentage or loss")
 

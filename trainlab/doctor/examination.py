@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import TrainlabError
@@ -21,7 +23,7 @@ from .report import LEVELS, Diagnosis, Finding
 from .rest import look_at_rest
 from .sample import read
 from .signs import Sign
-from .subject import Program, copied, iter_is_self, originals_kept
+from .subject import Program, copied, inputs_and_target, iter_is_self, originals_kept
 from .trial import Trial, try_out
 from .wiring import hidden_parameters, look_at_wiring
 
@@ -78,7 +80,8 @@ def _check_arguments(model: Any, optimizer: Any, loader: Any, interval: str, tas
         raise TrainlabError(f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer")
     if iter_is_self(loader) or (not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__")):
         raise TrainlabError(
-            f"train_loader is a {type(loader).__name__}, which cannot be gone through again: give a DataLoader, "
+            f"train_loader is a {type(loader).__name__}, which cannot be "
+            f"gone through again: give a DataLoader, "
             "or a list of batches"
         )
     if interval not in ("epoch", "step"):
@@ -132,6 +135,8 @@ def _examine(program: Program, asked: _Asked, steps: int) -> Trial:
     asked.all(look_at_wiring(program, batches))
     asked.all(look_at_steps(trial))
     asked.all(look_at_objective(trial))
+    if not _uses_targets(trial):
+        train, valid = replace(train, y=None), replace(valid, y=None)
     asked.all(look_at_data(train, valid, classifies))
     asked.all(look_at_rest(trial))
     if program.eval_fn is not None and valid.batches:
@@ -139,6 +144,22 @@ def _examine(program: Program, asked: _Asked, steps: int) -> Trial:
     asked.all(look_at_learning(trial, lambda: copied(program), asked.deadline))
     asked.signs = list(_confirmed(asked.signs, trial))
     return trial
+
+
+def _uses_targets(trial: Trial) -> bool:
+    """Whether the loss is given the targets of the loader: a step may ignore them (pairs, views)."""
+    y = trial.train.y
+    if y is None or trial.program.step_fn is None or not trial.steps:
+        return True
+    step = trial.steps[0]
+    try:
+        ours = inputs_and_target(step.batch)[1].float().flatten().sort().values
+    except Exception:
+        return True
+    given = [target for _, target, _ in step.criteria] + [call.target for call in step.losses]
+    given = [t.float().flatten().sort().values for t in given if isinstance(t, Tensor)]
+    same = [t.shape == ours.shape and torch.equal(t, ours) for t in given]
+    return all(same) if len(ours.unique()) == 1 and same else any(same)
 
 
 def _confirmed(signs: Iterable[Sign], trial: Trial) -> Iterator[Sign]:

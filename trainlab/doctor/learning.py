@@ -34,7 +34,7 @@ def look_at_learning(trial: Trial, again: Again, deadline: float) -> Iterator[tu
 
 
 def trivial_loss(trial: Trial) -> float | None:
-    """The loss of the best constant, in the unit of the criterion: classes by frequency, values by the mean."""
+    """The loss of a constant, in the unit of the criterion: uniform for classes, the mean for values."""
     calls = [call for step in trial.steps for call in step.losses]
     y = trial.train.y
     if not calls or y is None:
@@ -63,7 +63,7 @@ def _finite(trial: Trial) -> Iterator[Sign]:
 
 
 def _repeat(trial: Trial, again: Again, factor: float, steps: int, deadline: float) -> float | None:
-    """The loss on the first batches after some steps with all rates times `factor`, the schedule set aside."""
+    """The loss on the first batches after steps with all rates times `factor`, without the schedule."""
     if time.perf_counter() > deadline:
         return None
     program = again()
@@ -105,11 +105,16 @@ def _rate(trial: Trial, again: Again, deadline: float) -> Iterator[Sign]:
                 yield warning("learning-rate-too-large", "the optimizer", told)
                 return
     elif abs(after - before) < 3e-3 * before and typical < 5e-6 and not _warms_up(trial):
-        for factor in (1e3, 1e5):
+        for factor in (1e3, 1e5, 1e7):
             brisk = _repeat(trial, again, factor, steps, deadline)
             if brisk is not None and brisk < 0.95 * before:
                 told += f"; the loss stays at {after:.3g}, with lr x {factor:g} it reaches {brisk:.3g}"
-                yield warning("learning-rate-too-small", "the optimizer", told)
+                limits = [e.data["limit"] for s in trial.steps for e in s.all("clip") if e.data["limit"]]
+                if limits and max(limits) < 1e-2:
+                    told += f"; clipped at {max(limits):g}"
+                    yield warning("clip-too-small", "the training step", told)
+                else:
+                    yield warning("learning-rate-too-small", "the optimizer", told)
                 return
 
 
@@ -127,21 +132,27 @@ def _decay(trial: Trial) -> Iterator[Sign]:
         if each["decay"] >= 0.5 and weights and each["decay"] * weights > 3 * each["norm"]:
             strong.append(each["decay"] * weights / max(each["norm"], 1e-12))
     if len(strong) >= 3 and len(strong) >= 0.5 * len(trial.updates):
-        told = f"weight_decay={trial.updates[-1]['decay']:g} pulls {statistics.median(strong):.0f} times as hard as the gradient"
+        told = (
+            f"weight_decay={trial.updates[-1]['decay']:g} pulls "
+            f"{statistics.median(strong):.0f} times as hard as the gradient"
+        )
         yield warning("weight-decay-too-large", "the optimizer", told)
 
 
 def _summed(trial: Trial) -> Iterator[Sign]:
     reduction = getattr(trial.program.criterion, "reduction", None)
     calls = [c for step in trial.steps for c in step.losses if c.options.get("reduction", "mean") == "sum"]
-    if reduction != "sum" and not calls:
+    if reduction != "sum" and not calls and not _added_up(trial):
         return
     rows = statistics.median(trial.train.sizes or [1])
     ratios = [each["ratio"] for each in trial.updates if each["given"] and math.isfinite(each["ratio"])]
     if rows < 4 or not ratios:
         return
     rose = trial.losses is not None and not trial.losses[1] < 1.02 * trial.losses[0]
-    told = f"reduction='sum' over {rows:.0f} rows; a step moves the weights by up to {max(ratios):.1e} of their size"
+    told = (
+        f"reduction='sum' over {rows:.0f} rows; a step moves the "
+        f"weights by up to {max(ratios):.1e} of their size"
+    )
     plain = type(trial.program.optimizer).__name__ in ("SGD", "LBFGS", "Adagrad")
     if rose and max(ratios) > 0.05 and plain:
         yield warning("loss-is-a-sum", "the criterion", told)
@@ -149,9 +160,20 @@ def _summed(trial: Trial) -> Iterator[Sign]:
         yield info("loss-is-a-sum", "the criterion", told)
 
 
+def _added_up(trial: Trial) -> bool:
+    """Whether backward() is called on the sum of losses that were not reduced."""
+    for step in trial.steps[:1]:
+        values = [
+            c.value for c in step.losses if c.value is not None and c.options.get("reduction") == "none"
+        ]
+        back = [e.data["value"] for e in step.all("backward") if e.data["value"]]
+        if values and back and values[0].numel() > 3:
+            return abs(float(values[0].sum()) - back[0]) < 1e-4 * abs(back[0])
+    return False
+
+
 def _symmetric(trial: Trial) -> Iterator[Sign]:
-    moved = trial.moved()
-    if not any(moved.values()) or len([each for each in trial.updates if max(each["rates"], default=1)]) < 8:
+    if len([each for each in trial.updates if max(each["rates"], default=1)]) < 8:
         return
     held = optimized(trial.program.optimizer)
     adapters = {name for name, _ in lora_pairs(trial.program.model)}
@@ -180,6 +202,8 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
     for name, part in model.named_modules():
         if isinstance(part, nn.Linear | nn.modules.conv._ConvNd) and part.weight.numel() > 32:
             yield name or type(model).__name__, part.weight.detach().float(), part.weight[0].numel()
+        elif isinstance(part, nn.Embedding):
+            yield name or type(model).__name__, part.weight.detach().float(), 1
 
 
 def _sizes(trial: Trial) -> Iterator[Sign]:
@@ -200,7 +224,10 @@ def _sizes(trial: Trial) -> Iterator[Sign]:
         )
         yield warning("initialisation-too-large", large[0], told)
     elif size > 20 and wild:
-        told = f"inputs have a root mean square of {size:.3g}; the first loss is {before:.3g}, a constant has {base:.3g}"
+        told = (
+            f"inputs have a root mean square of {size:.3g}; the first loss "
+            f"is {before:.3g}, a constant has {base:.3g}"
+        )
         yield warning("inputs-not-scaled", "train_loader", told)
     elif far and _classifies(trial):
         yield info(
@@ -276,7 +303,10 @@ def _signals(trial: Trial) -> Iterator[Sign]:
     silent = [name for name, p in weights if id(p) not in recorder.nonzero and recorder.total[id(p)] >= 8]
     flat = trial.losses is not None and trial.losses[1] > 0.97 * trial.losses[0]
     if silent and (flat or len(silent) >= 0.5 * len(weights)):
-        told = f"{len(silent)} of {len(weights)} weight matrices got a gradient of exactly 0 in every step, as {silent[0]}"
+        told = (
+            f"{len(silent)} of {len(weights)} weight matrices got a gradient "
+            f"of exactly 0 in every step, as {silent[0]}"
+        )
         yield warning("gradient-all-zero", silent[0], told)
     yield from _units(trial)
 
@@ -307,7 +337,10 @@ def _outputs(trial: Trial) -> Iterator[Sign]:
     first = first_tensor(x)
     differ = first is not None and bool((first != first[:1]).any())
     if differ and spreads[1] < 1e-5 and (spreads[0] < 1e-5 or trial.losses is not None):
-        told = f"outputs for different rows differ by {spreads[1]:.1e} of their size after {len(trial.updates)} updates"
+        told = (
+            f"outputs for different rows differ by {spreads[1]:.1e} of "
+            f"their size after {len(trial.updates)} updates"
+        )
         moved = [each["ratio"] for each in trial.updates]
         level = warning if max(moved) > 1e-4 and len(moved) >= 8 else info
         yield level("outputs-ignore-inputs", "the model", told)

@@ -29,6 +29,8 @@ def look_at_steps(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "each step uses its own batch", lambda: _batch(trial)
     yield "the data stay as they are", lambda: _data(trial)
     yield "gradients reach every layer that is called", lambda: _reach(trial)
+    yield "no layer is called in two roles", lambda: _two_roles(trial)
+    yield "the last layer is trained", lambda: _head(trial)
     yield "frozen batch norm rests", lambda: _frozen_norm(trial)
     yield "the steps go downhill", lambda: _direction(trial)
 
@@ -39,6 +41,7 @@ _MESSAGES = (
     ("has been modified by an inplace operation", "changed-in-place"),
     ("since the last update()", "scaler-never-updated"),
     ("No inf checks were recorded", "scaler-without-gradients"),
+    ("_scale is None", "loss-not-scaled"),
     ("Tried to step", "schedule-too-short"),
     ("out of bounds", "target-out-of-range"),
     ("index out of range", "token-out-of-range"),
@@ -47,12 +50,14 @@ _MESSAGES = (
     ("must match", "shapes-do-not-fit"),
     ("expected scalar type", "dtype-does-not-fit"),
     ("between 0 and 1", "loss-needs-probabilities"),
+    ("more than 1 value per channel", "batchnorm-of-one-row"),
 )
 
 
 def _crashed(trial: Trial) -> Iterator[Sign]:
     if trial.crash:
-        code = next((code for text, code in _MESSAGES if text in trial.crash), "step-fails")
+        code = next((code for text, code in _MESSAGES if text.lower() in trial.crash.lower()), "step-fails")
+        code = _by_order(code, trial.steps)
         cuts = sorted({cut for step in trial.steps for cut in step.cuts})
         blind = any(not forward.grad_enabled for step in trial.steps for forward in step.forwards)
         told = trial.crash[:160]
@@ -60,6 +65,18 @@ def _crashed(trial: Trial) -> Iterator[Sign]:
             seen = [*cuts, *(["no_grad"] if blind else [])]
             told = f"backward() on a loss without a graph; on the way: {', '.join(seen) or 'a new tensor'}"
         yield error(code, f"step {trial.crash_step}", told)
+
+
+def _by_order(code: str, steps: list[StepTrace]) -> str:
+    """What lies behind an error that torch raises, where the order of the calls tells it."""
+    kinds = steps[-1].kinds() if steps else []
+    if code == "changed-in-place" and "step" in kinds and "gradient" not in kinds[: kinds.index("step")]:
+        return "step-before-backward"
+    if code == "scaler-without-gradients" and {"scale", "step"} <= set(kinds) and "scaler-step" not in kinds:
+        return "scaled-gradients-stepped"
+    if code == "scaler-without-gradients" and "scale" not in kinds:
+        return "loss-not-scaled"
+    return code
 
 
 def _zeroing(trial: Trial) -> Iterator[Sign]:
@@ -91,7 +108,10 @@ def _order(trial: Trial) -> Iterator[Sign]:
         told = f"{len(empty)} of {total} updates find no gradient; the order is {_spoken(kinds)}"
         yield error(code, "the training step", told)
     elif _late(steps):
-        told = f"the order in a step is {_spoken(steps[-1].kinds())}: an update uses the gradients of the last batch"
+        told = (
+            f"the order in a step is {_spoken(steps[-1].kinds())}: an "
+            f"update uses the gradients of the last batch"
+        )
         yield error("step-before-backward", "the training step", told)
     yield from _clipping(steps)
     yield from _schedule_order(trial, steps)
@@ -140,6 +160,11 @@ def _clipping(steps: list[StepTrace]) -> Iterator[Sign]:
 
 def _schedule_order(trial: Trial, steps: list[StepTrace]) -> Iterator[Sign]:
     called = [step.kinds() for step in steps if "schedule" in step.kinds()]
+    calls = sum(step.kinds().count("schedule") for step in trial.steps)
+    updates = sum(step.kinds().count("step") for step in trial.steps)
+    if updates >= 3 and calls >= 1.8 * updates:
+        told = f"{calls} calls of scheduler.step() for {updates} updates"
+        yield warning("schedule-stepped-per-batch", "the training step", told)
     early = [kinds for kinds in called if kinds.index("schedule") < kinds.index("step")]
     if len(called) >= 3 and len(early) >= 0.8 * len(called):
         told = f"in {len(early)} of {len(called)} steps scheduler.step() comes before optimizer.step()"
@@ -152,16 +177,17 @@ def _updates(trial: Trial) -> Iterator[Sign]:
     steps, updates = trial.steps, trial.updates
     if not steps:
         return
-    backward = trial.recorder.total or any("backward" in step.kinds() for step in steps)
-    if not backward:
-        yield error(
-            "backward-missing",
-            "the training step",
-            f"no gradient has come to any weight in {len(steps)} steps",
-        )
+    hidden = [p for _, p in hidden_parameters(trial.program.model)]
+    if not trial.recorder.total and not any(p.grad is not None for p in hidden):
+        called = any("backward" in step.kinds() for step in steps)
+        cuts = ", ".join(sorted({cut for step in steps for cut in step.cuts})) or "a new tensor"
+        told = f"no gradient has come to any weight in {len(steps)} steps"
+        if called:
+            yield error("loss-without-graph", "the training step", f"{told}; on the way to the loss: {cuts}")
+        else:
+            yield error("backward-missing", "the training step", told)
         return
     moved = max(trial.moved().values(), default=0.0)
-    hidden = [p for _, p in hidden_parameters(trial.program.model)]
     if not updates and moved == 0 and len(steps) >= 24 and not hidden:
         yield error(
             "step-missing", "the training step", f"optimizer.step() was not called in {len(steps)} steps"
@@ -430,6 +456,34 @@ def _direct_use(model: nn.Module, name: str) -> bool:
     return isinstance(model.get_submodule(parent), nn.ModuleList | nn.ModuleDict) if parent else False
 
 
+def _two_roles(trial: Trial) -> Iterator[Sign]:
+    """One module under two names of the same parent, and called for both."""
+    forwards = max(sum(len(step.forwards) for step in trial.steps), 1)
+    for path, parent in trial.program.model.named_modules():
+        if isinstance(parent, nn.Sequential | nn.ModuleList):
+            continue
+        names: dict[nn.Module, list[str]] = {}
+        for name, child in parent._modules.items():
+            if child is not None and any(True for _ in child.parameters()):
+                names.setdefault(child, []).append(name)
+        for child, same_child in names.items():
+            if len(same_child) > 1 and len(trial.recorder.called.get(child, ())) >= 1.8 * forwards:
+                told = f"{' and '.join(same_child)} are one and the same layer, called for each"
+                yield warning("layer-shared-by-accident", path or type(parent).__name__, told)
+
+
+def _head(trial: Trial) -> Iterator[Sign]:
+    order = [part for part in trial.recorder.called if any(True for _ in part.parameters(recurse=False))]
+    if len(order) < 2 or trial.crash:
+        return
+    resting = [not any(p.requires_grad for p in part.parameters(recurse=False)) for part in order]
+    if resting[-1] and not resting[0]:
+        names = {part: name for name, part in trial.program.model.named_modules()}
+        yield info(
+            "head-frozen", names[order[-1]], f"{names[order[-1]]} is frozen, {names[order[0]]} is trained"
+        )
+
+
 def _frozen_norm(trial: Trial) -> Iterator[Sign]:
     model = trial.program.model
     norms = [
@@ -440,7 +494,10 @@ def _frozen_norm(trial: Trial) -> Iterator[Sign]:
     frozen = [
         (name, part)
         for name, part in norms
-        if part.affine and part.track_running_stats and not any(p.requires_grad for p in part.parameters())
+        if part.affine
+        and part.running_mean is not None
+        and part.track_running_stats
+        and not any(p.requires_grad for p in part.parameters())
     ]
     if not frozen:
         return

@@ -212,7 +212,10 @@ def _range(calls: list[LossCall]) -> Iterator[Sign]:
         values = torch.cat([c.target.float().flatten() for c in ours])
         outside = ((values < low - 0.01) | (values > high + 0.01)).float().mean()
         if outside >= 0.05 and len(values) >= 16:
-            told = f"{outside:.0%} of the targets lie outside {low:g} to {high:g}, the range of {ours[0].origin.lower()}"
+            told = (
+                f"{outside:.0%} of the targets lie outside {low:g} to "
+                f"{high:g}, the range of {ours[0].origin.lower()}"
+            )
             level = error if outside >= 0.2 else warning
             yield level("output-cannot-reach-target", f"the input of {kind}", told)
 
@@ -257,7 +260,10 @@ def _weights_against(weight: Tensor, counts: Tensor, seen: Tensor) -> Iterator[S
     if imbalance > 2.5 and spread > 1.3:
         r = float(((w - w.mean()) * (n - n.mean())).sum() / ((w - w.mean()).norm() * (n - n.mean()).norm()))
         if r > 0.7:
-            told = f"frequent classes weigh up to {spread:.1f} times as much (correlation with the counts {r:.2f})"
+            told = (
+                f"frequent classes weigh up to {spread:.1f} times as much "
+                f"(correlation with the counts {r:.2f})"
+            )
             yield warning("class-weights-inverted", "the criterion's weight", told)
 
 

@@ -295,6 +295,8 @@ def mode_parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _number(value: Any) -> float | None:
+    if isinstance(value, float | int):
+        return float(value)
     return float(value.detach()) if isinstance(value, Tensor) and value.numel() == 1 else None
 
 

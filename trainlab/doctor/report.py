@@ -93,6 +93,7 @@ def _card(finding: Finding) -> str:
         f'<div style="border-left:4px solid {color};padding:4px 12px;margin:8px 0;{_INK}">',
         f'<b style="color:{color}">{finding.level}</b> <b>{html.escape(finding.code)}</b> ',
         f"({html.escape(finding.where)})<br>seen: {html.escape(finding.evidence)}<br>",
-        f"why: {html.escape(finding.why)}<pre style='margin:4px 0;{_INK}'>{html.escape(finding.fix)}</pre></div>",
+        f"why: {html.escape(finding.why)}<pre style='margin:4px "
+        f"0;{_INK}'>{html.escape(finding.fix)}</pre></div>",
     ]
     return "".join(parts)

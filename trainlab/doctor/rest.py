@@ -59,25 +59,24 @@ def _rows(trial: Trial) -> Iterator[Sign]:
     n = len(x)
     if n < 4 or y.dim() == 0 or len(y) != n:
         return
-    whole, part = _said(trial, x), _said(trial, x[: n // 2])
+    half = n // 2
+    whole, front, back = _said(trial, x), _said(trial, x[:half]), _said(trial, x[half:])
     if (
         whole is None
-        or part is None
-        or len(whole) != n
-        or len(part) != n // 2
-        or whole.shape[1:] != part.shape[1:]
+        or front is None
+        or back is None
+        or (len(whole), len(front), len(back)) != (n, half, n - half)
     ):
         return
-    if whole.dim() == 2 and whole.shape[1] == n:
+    if whole.shape[1:] != front.shape[1:] or (whole.dim() == 2 and whole.shape[1] == n):
         return
-    others = torch.cat([x[: n // 2], x[n // 2 :].flip(0).roll(1, 0)]) if n >= 6 else x
-    mixed = torch.cat([x[: n // 2], x[: n - n // 2]])
-    changed = max(
-        _far(whole[: n // 2], each[: n // 2])
-        for each in (_said(trial, mixed), _said(trial, others))
-        if each is not None
-    )
-    shorter = _far(whole[: n // 2], part)
+    shorter = max(_far(whole[:half], front), _far(whole[half:], back))
+    changed = 0.0
+    for kept in (slice(0, half), slice(half, n)):
+        other = x.flip(0).roll(1, 0)
+        other[kept] = x[kept]
+        said = _said(trial, other)
+        changed = max(changed, 0.0 if said is None else _far(whole[kept], said[kept]))
     if changed > 1e-3 and shorter > 1e-3:
         first = [
             n for n, m in trial.program.model.named_modules() if getattr(m, "batch_first", True) is False
@@ -202,7 +201,10 @@ def _future(trial: Trial) -> Iterator[Sign]:
     ):
         return
     if _causal(trial, found[0], found[2]) is False:
-        told = f"outputs change when later tokens do, and {shifts.get(1, 0):.0%} of the targets are the next token"
+        told = (
+            f"outputs change when later tokens do, and "
+            f"{shifts.get(1, 0):.0%} of the targets are the next token"
+        )
         yield error("sees-the-future", type(trial.program.model).__name__, told)
 
 
@@ -225,7 +227,10 @@ def _shift(trial: Trial) -> Iterator[Sign]:
             "target-is-the-past", "the target", f"{shifts[-1]:.0%} of the targets are the previous token"
         )
     elif best >= 2 and causal:
-        told = f"{shifts[best]:.0%} of the targets are the token {best} places on, {shifts.get(1, 0):.0%} the next"
+        told = (
+            f"{shifts[best]:.0%} of the targets are the token {best} "
+            f"places on, {shifts.get(1, 0):.0%} the next"
+        )
         yield error("target-shifted-twice", "the target", told)
 
 
@@ -324,20 +329,31 @@ def _masks(trial: Trial) -> Iterator[Sign]:
     x = first_tensor(pair[0]) if pair is not None else None
     pad = padding_of(x) if x is not None else None
     seen: list[Tensor] = []
+    ahead: list[Tensor] = []
 
     def note(part: nn.Module, args: Any, kwargs: Any) -> None:
+        future = kwargs.get("attn_mask", kwargs.get("mask", kwargs.get("src_mask")))
+        if isinstance(future, Tensor) and future.dim() == 2:
+            ahead.append(future.detach())
         mask = kwargs.get("src_key_padding_mask", kwargs.get("key_padding_mask"))
         if isinstance(mask, Tensor):
             seen.append(mask.detach())
 
     kinds = nn.MultiheadAttention | nn.TransformerEncoder | nn.TransformerEncoderLayer
     parts = [part for part in trial.program.model.modules() if isinstance(part, kinds)]
-    if not parts or pad is None or x is None or pair is None:
+    if not parts or x is None or pair is None:
         return
     handles = [part.register_forward_pre_hook(note, with_kwargs=True) for part in parts]
     _said(trial, pair[0])
     for handle in handles:
         handle.remove()
+    hidden = [(m if m.dtype == torch.bool else m == float("-inf")).all(1).any() for m in (*ahead, *seen)]
+    if any(hidden):
+        yield error(
+            "mask-hides-everything", "the attention mask", "a row of the mask leaves nothing to attend to"
+        )
+    if pad is None:
+        return
     masks = [mask for mask in seen if mask.shape == x.shape]
     if masks:
         left_out = masks[0] if masks[0].dtype == torch.bool else masks[0] < -1

@@ -1,4 +1,4 @@
-"""What the loaders give: rows, targets, their order, and how well a simple rule can tell one from the other."""
+"""What the loaders give: rows, targets, their order, and how far a simple rule gets with them."""
 
 from __future__ import annotations
 
@@ -165,6 +165,15 @@ def skill(features: Tensor, y: Tensor) -> float:
     near = (votes.argmax(1) == labels[n:]).float().mean()
     base = (labels[n:] == one_hot[:n].sum(0).argmax()).float().mean()
     return float((torch.maximum(ridge, near) - base) / (1 - base).clamp(min=0.02))
+
+
+def transfer(x: Tensor, y: Tensor, unseen: Tensor, wanted: Tensor) -> float:
+    """How well neighbours in one part name the classes of another: 0 for the most frequent one, 1 for all."""
+    x, y, unseen, wanted = x[:1500], y[:1500], unseen[:500], wanted[:500]
+    nearest = torch.cdist(unseen, x).topk(5, largest=False).indices
+    said = y[nearest].mode(1).values
+    base = (wanted == y.mode().values).float().mean()
+    return float(((said == wanted).float().mean() - base) / (1 - base).clamp(min=0.02))
 
 
 def _ridge(x: Tensor, y: Tensor, unseen: Tensor) -> Tensor:

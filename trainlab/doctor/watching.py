@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -12,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import TrainlabError
-from .examination import _Asked, _diagnosis
+from .examination import _Asked, _confirmed, _diagnosis
 from .learning import _decay, _finite
 from .loop import (
     _accumulation,
@@ -78,11 +79,11 @@ class watch:
         asked.all(look_at_wiring(program, None))
         questions: Iterable[Any] = (_zeroing, _updates, _unhandled, _accumulation, _scaler, _modes, _reach)
         for question in (*questions, _frozen_norm, _finite, _decay):
-            asked.all([(question.__name__.strip("_"), lambda question=question: question(trial))])
+            asked.all([(question.__name__.strip("_"), functools.partial(question, trial))])
         asked.all([("clipping", lambda: _clipping([s for s in trial.steps if s.all("step")]))])
         asked.all(look_at_objective(trial))
         unchecked = [*asked.unchecked, "data and validation: a watched loop keeps them to itself; use check"]
-        signs = [sign for sign in asked.signs if sign.level not in ("hidden", "candidate")]
+        signs = _confirmed(asked.signs, trial)
         return _diagnosis(signs, asked.count, unchecked, time.perf_counter() - self._started)
 
 

@@ -23,6 +23,7 @@ def look_at_wiring(program: Program, batches: int | None) -> Iterator[tuple[str,
     yield "layers are registered", lambda: _hidden(program)
     yield "no layer stands in two places of a stack", lambda: _shared(program.model)
     yield "freezing was written as PyTorch reads it", lambda: _misspelt(program.model)
+    yield "dropout leaves something", lambda: _dropout(program.model)
     yield "settings of the optimizer", lambda: _settings(program)
     yield "settings of the criterion", lambda: _criterion(program.criterion)
     yield "LoRA trains what it should", lambda: _lora(program)
@@ -118,6 +119,12 @@ def _shared(model: nn.Module) -> Iterator[Sign]:
             return
 
 
+def _dropout(model: nn.Module) -> Iterator[Sign]:
+    for name, part in model.named_modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p >= 1:
+            yield error("dropout-of-everything", name, f"p={part.p:g}: every value is dropped in train mode")
+
+
 def _misspelt(model: nn.Module) -> Iterator[Sign]:
     named = [*model.named_parameters(), *model.named_modules()]
     for name, each in named:
@@ -129,7 +136,10 @@ def _misspelt(model: nn.Module) -> Iterator[Sign]:
                 value = vars(each)[attribute]
                 inside = each.parameters() if isinstance(each, nn.Module) else [each]
                 if not value and any(p.requires_grad for p in inside):
-                    told = f"{name or 'the model'}.{attribute} = False, and its parameters still require gradients"
+                    told = (
+                        f"{name or 'the model'}.{attribute} = False, and its "
+                        f"parameters still require gradients"
+                    )
                     yield error("freeze-has-no-effect", name or "the model", told)
                     return
 
@@ -140,7 +150,10 @@ def _settings(program: Program) -> Iterator[Sign]:
     half = [p for p in program.model.parameters() if p.dtype == torch.float16 and p.requires_grad]
     eps = [group["eps"] for group in program.optimizer.param_groups if "eps" in group]
     if half and eps and min(eps) < 5e-8:
-        told = f"{len(half)} weights are float16, where eps={min(eps):g} is 0: the smallest number above 0 is 6e-8"
+        told = (
+            f"{len(half)} weights are float16, where eps={min(eps):g} is "
+            f"0: the smallest number above 0 is 6e-8"
+        )
         yield error("half-precision-weights", "model.half()", told)
     elif half:
         told = f"{len(half)} weights are float16: a change below a thousandth of a weight is rounded away"
@@ -152,7 +165,7 @@ def _group(program: Program, group: dict[str, Any], where: str) -> Iterator[Sign
     adaptive = "betas" in group
     if "betas" in group and len(group["betas"]) == 2:
         first, second = (float(beta) for beta in group["betas"])
-        if first > second and first >= 0.98:
+        if first > second and (first >= 0.98 or second < 0.5):
             yield warning(
                 "betas-swapped", where, f"betas=({first:g}, {second:g}): the mean is slower than the square"
             )
@@ -160,7 +173,7 @@ def _group(program: Program, group: dict[str, Any], where: str) -> Iterator[Sign
         yield error(
             "momentum-too-large", where, f"momentum={momentum:g}, where every step is kept for ever from 1 on"
         )
-    elif isinstance(momentum, float) and 0 < momentum <= 0.05 and rate >= 0.5 and "nesterov" in group:
+    elif isinstance(momentum, float) and 0 < momentum <= 0.2 and rate >= 0.5 and "nesterov" in group:
         yield warning("rate-and-momentum-swapped", where, f"lr={rate:g} and momentum={momentum:g}")
     decay = float(group.get("weight_decay") or 0.0)
     if decay * (rate if "betas" in group or adaptive else 1.0) > 0 and decay >= 1:
@@ -175,9 +188,9 @@ def _group(program: Program, group: dict[str, Any], where: str) -> Iterator[Sign
 
 def _criterion(criterion: Any) -> Iterator[Sign]:
     weight = getattr(criterion, "weight", None)
-    if isinstance(weight, Tensor) and weight.numel() > 1 and not isinstance(criterion, nn.Linear):
-        if bool((weight < 0).any()):
-            yield error("class-weights-wrong", "the criterion", f"a class weight is {float(weight.min()):g}")
+    weighs = isinstance(weight, Tensor) and weight.numel() > 1 and not isinstance(criterion, nn.Linear)
+    if weighs and bool((weight < 0).any()):
+        yield error("class-weights-wrong", "the criterion", f"a class weight is {float(weight.min()):g}")
 
 
 def lora_pairs(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -214,7 +227,10 @@ def _lora(program: Program) -> Iterator[Sign]:
         and any(name.startswith(f"{path}.") or path == "" for path in wrapped)
     ]
     if base:
-        told = f"{len(base)} weight matrices that LoRA stands beside are trained, too: {_some([n for n, _ in base])}"
+        told = (
+            f"{len(base)} weight matrices that LoRA stands beside are "
+            f"trained, too: {_some([n for n, _ in base])}"
+        )
         yield warning("lora-base-unfrozen", "the model", told)
 
 
@@ -277,18 +293,14 @@ def _course(
         return
     if per_step and batches and batches >= 8:
         epoch = rates[: batches + 1]
-        short = len(rates) <= batches
-        if short or (
-            min(epoch) < 0.02 * max(epoch) and epoch.index(min(epoch)) < batches // 2 and batches >= 12
-        ):
-            if horizon is None and epoch[0] < 0.02 * max(epoch):
-                return  # a warm-up from zero
-            told = (
-                f"stepped for each of {batches} batches, the rate is {min(epoch):.2g} within the first epoch"
+        top = next(at for at, rate in enumerate(epoch) if rate >= 0.999 * max(epoch))
+        gone = next((at for at in range(top, len(epoch)) if epoch[at] < 0.02 * epoch[top]), batches)
+        if len(rates) <= batches or (gone < 0.6 * batches and batches >= 12):
+            told = f"stepped for each of {batches} batches, the rate falls from {epoch[top]:.2g}"
+            yield warning(
+                "schedule-stepped-per-batch", where, f"{told} to {min(epoch[top:]):.2g} in the first epoch"
             )
-            if epoch.index(min(epoch)) > epoch.index(max(epoch)) or short:
-                yield warning("schedule-stepped-per-batch", where, f"{told}, from {max(epoch):.2g}")
-                return
+            return
     if not per_step and batches and batches >= 4:
         counts_steps = (
             horizon is not None and horizon >= 4 * batches and horizon % batches == 0 and horizon > 60

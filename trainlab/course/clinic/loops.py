@@ -88,7 +88,9 @@ def _undivided(mended: bool, seed: int) -> Parts:
 
     torch.manual_seed(seed)
     model = mlp()
-    return on_digits(seed, model, step_fn=step, optimizer=torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+    return on_digits(
+        seed, model, step_fn=step, optimizer=torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    )
 
 
 def _scaled_clip(mended: bool, seed: int) -> Parts:

@@ -99,10 +99,13 @@ def diabetes() -> tuple[Pair, Pair]:
     return (rows[:320], values[:320]), (rows[320:], values[320:])
 
 
-TEXT = """We hold that a model is learned and not written, and that a loop is only as honest as its author.
+TEXT = (
+    """We hold that a model is learned and not written, and that a loop is only as honest as its author.
 The quick brown fox jumps over the lazy dog, and the dog, who has seen many foxes, does not get up.
 What can be measured should be measured twice: once before the change, and once after it.
-""" * 12
+"""
+    * 12
+)
 LETTERS = sorted(set(TEXT))
 
 
