@@ -262,9 +262,7 @@ def _judge_treatment(treatment: Callable[..., Any]) -> Verdict:
     """Cause and cure: the code must be right, the doctor content, and the digits read as by the twin."""
     told = treatment()
     if not isinstance(told, tuple) or len(told) != 3 or not callable(told[2]):
-        return wrong(
-            "return three things: the patient's name, the code of the cause, a function of its parts", hint=1
-        )
+        return wrong("return three things: the patient's name, the code of the cause, the cure", hint=1)
     name, cause, cure = told
     try:
         case = patient(str(name))
@@ -292,7 +290,7 @@ def _cured(case: Case, cure: Callable[[Parts], Any]) -> Verdict:
         ours, theirs = reads(healed), reads(twin)
     if ours < theirs - 0.05:
         return wrong(
-            "the doctor is content, and the program reads fewer digits than the mended twin: what did the cure cost?",
+            "the doctor is content, and fewer digits are read than by the mended twin: what did the cure cost?",
             observed=round(ours, 2),
             expected=round(theirs, 2),
             hint=3,

@@ -300,7 +300,8 @@ def _nearly(ours: Tensor, theirs: Tensor) -> Iterator[Sign]:
     limit = 0.25 * float(own.median())
     share, usual = float((near < limit).float().mean()), float((own < limit).float().mean())
     if len(a) == len(ours) and share > 0.2 and usual < 0.2 * share:
-        told = f"{share:.0%} of the validation rows are within {limit:.2g} of a training row, usual is {usual:.0%}"
+        told = f"{share:.0%} of the validation rows are within {limit:.2g} of a training row"
+        told += f", where {usual:.0%} are usual"
         yield warning("validation-in-training", "val_loader", told)
 
 
@@ -346,9 +347,11 @@ def _prepared(train: Part, valid: Part) -> Iterator[Sign]:
     yield from _other_scale(train.x.float(), valid.x.float())
     yield from _own_statistics(train.x, valid.x)
     yield from _other_channels(train.x, valid.x)
-    if train.y is not None and valid.y is not None and classes_of(train.y) is None:
-        if train.y.is_floating_point() and train.y.shape[1:] == valid.y.shape[1:]:
-            yield from _other_scale(train.y.float(), valid.y.float(), "the targets")
+    y, w = train.y, valid.y
+    if y is None or w is None or classes_of(y) is not None or y.shape[1:] != w.shape[1:]:
+        return
+    if y.is_floating_point():
+        yield from _other_scale(y.float(), w.float(), "the targets")
 
 
 def _other_words(train: Part, valid: Part) -> Iterator[Sign]:
