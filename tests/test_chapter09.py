@@ -57,6 +57,7 @@ def treated(name: str, cause: str, *lines: str) -> str:
     return f"def treatment():\n    def cure(parts):\n{body}\n    return {name!r}, {cause!r}, cure\n"
 
 
+CLIP = "    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
 MEND_SOFTMAX = (
     "model = parts.model[:-1]",
     "return parts.with_parts(model=model, optimizer=torch.optim.Adam(model.parameters(), 2e-3))",
@@ -73,15 +74,15 @@ WRONG = [
         "09.2",
         changed(
             "09.2",
-            ("    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n", ""),
-            ("    optimizer.step()\n", "    optimizer.step()\n    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"),
+            (CLIP, ""),
+            ("    optimizer.step()\n", "    optimizer.step()\n" + CLIP),
         ),
         "clip-after-step",
         2,
     ),
     (
         "09.2",
-        changed("09.2", ("    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n", "")),
+        changed("09.2", (CLIP, "")),
         "as long as the limit of 1",
         2,
     ),
@@ -89,7 +90,7 @@ WRONG = [
     ("09.3", treated("dead", "dead-units", "return parts"), "lies on another ward", 1),
     ("09.3", treated("one-off", "learning-rate-too-large", "return parts"), "is not what one-off suffers", 2),
     ("09.3", treated("frozen-stiff", "learning-rate-too-small", "return parts"), "the doctor still says", 3),
-    ("09.3", treated("frozen-stiff", "learning-rate-too-small", "return None"), "the cure returns the parts", 3),
+    ("09.3", treated("frozen-stiff", "learning-rate-too-small", "return 3"), "the cure returns the parts", 3),
     (
         "09.3",  # the softmax is gone, and with it the rate
         treated(

@@ -290,7 +290,7 @@ def _cured(case: Case, cure: Callable[[Parts], Any]) -> Verdict:
         ours, theirs = reads(healed), reads(twin)
     if ours < theirs - 0.05:
         return wrong(
-            "the doctor is content, and fewer digits are read than by the mended twin: what did the cure cost?",
+            "the doctor is content, and the mended twin reads more digits: what did the cure cost?",
             observed=round(ours, 2),
             expected=round(theirs, 2),
             hint=3,
@@ -359,12 +359,12 @@ def steady_step(model, batch, criterion, optimizer, step):
         judge=_judge_treatment,
         expects="a function",
         hints=(
-            'Look first: chapter09.examine("frozen-stiff"). Then one rung of the ladder after the other; the code '
-            "is how the doctor names the fault.",
-            "What can you rule out? Does it learn one batch with another optimizer? Are inputs and labels of one "
-            "digit the right ones? Do buffers move that should rest?",
-            "A new model needs a new optimizer: build it after the change. with_parts(...) takes model, criterion, "
-            "optimizer, train_loader, val_loader, step_fn, scheduler.",
+            'Look first: chapter09.examine("frozen-stiff"). Then rung by rung; the code is how the doctor names '
+            "the fault.",
+            "What can you rule out? Does it learn one batch with another optimizer? Do image and label of one "
+            "digit belong together? Do buffers move that should rest?",
+            "A new model needs a new optimizer: build it after the change. with_parts(...) takes model, "
+            "criterion, optimizer, train_loader, val_loader, step_fn, scheduler.",
         ),
         solution="""
 def treatment():
