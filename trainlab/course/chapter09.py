@@ -359,10 +359,10 @@ def steady_step(model, batch, criterion, optimizer, step):
         judge=_judge_treatment,
         expects="a function",
         hints=(
-            'Look first: chapter09.examine("frozen-stiff"). Then rung by rung; the code is how the doctor names '
-            "the fault.",
-            "What can you rule out? Does it learn one batch with another optimizer? Do image and label of one "
-            "digit belong together? Do buffers move that should rest?",
+            'Look first: chapter09.examine("frozen-stiff"). Then rung by rung; the code is how the doctor '
+            "names the fault.",
+            "What can you rule out? Does it learn one batch with another optimizer? Do image and label of "
+            "one digit belong together? Do buffers move that should rest?",
             "A new model needs a new optimizer: build it after the change. with_parts(...) takes model, "
             "criterion, optimizer, train_loader, val_loader, step_fn, scheduler.",
         ),

@@ -432,64 +432,67 @@ def _replace(stack: ExitStack, owner: Any, name: str, make: Callable[[Any], Any]
 
 
 def _wrappers(recorder: Recorder) -> Sequence[tuple[Any, str, Callable[[Any], Any]]]:
-    def zeroing(original: Any) -> Any:
-        def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
-            recorder.before_zero()
-            result = original(self, *args, **kwargs)
-            recorder.after_zero()
-            return result
-
-        return zero_grad
-
-    def clipping(original: Any) -> Any:
-        def clip(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
-            recorder.log("clip", limit=float(max_norm), norm=float(total_norm))
-            return original(parameters, max_norm, total_norm, *args, **kwargs)
-
-        return clip
-
-    def logged(kind: str) -> Callable[[Any], Any]:
-        def wrap(original: Any) -> Any:
-            def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-                if getattr(self, "_enabled", True):
-                    recorder.log(kind, value=_number(args[0]) if args else None)
-                recorder.scaling = kind == "scaler-step"
-                try:
-                    return original(self, *args, **kwargs)
-                finally:
-                    recorder.scaling = False
-
-            return method
-
-        return wrap
-
-    def registering(original: Any) -> Any:
-        def register(self: Any, name: str, param: Any) -> None:
-            if recorder.depth and param is not None:
-                recorder.made.add(type(self).__name__)
-            original(self, name, param)
-
-        return register
-
-    def building(original: Any) -> Any:
-        def build(self: Any, *args: Any, **kwargs: Any) -> None:
-            recorder.built_optimizers += 1
-            original(self, *args, **kwargs)
-
-        return build
-
+    """What is replaced, by name, and by what each is replaced."""
     scaler = torch.amp.GradScaler
     found: list[tuple[Any, str, Callable[[Any], Any]]] = [
-        (Optimizer, "zero_grad", zeroing),
-        (nn.Module, "zero_grad", zeroing),
-        (clip_grad, "_clip_grads_with_norm_", clipping),
-        (scaler, "scale", logged("scale")),
-        (scaler, "unscale_", logged("unscale")),
-        (scaler, "step", logged("scaler-step")),
-        (scaler, "update", logged("scaler-update")),
-        (nn.Module, "register_parameter", registering),
-        (Optimizer, "__init__", building),
+        (Optimizer, "zero_grad", functools.partial(_zeroing, recorder)),
+        (nn.Module, "zero_grad", functools.partial(_zeroing, recorder)),
+        (clip_grad, "_clip_grads_with_norm_", functools.partial(_clipping, recorder)),
+        (scaler, "scale", functools.partial(_logged, recorder, "scale")),
+        (scaler, "unscale_", functools.partial(_logged, recorder, "unscale")),
+        (scaler, "step", functools.partial(_logged, recorder, "scaler-step")),
+        (scaler, "update", functools.partial(_logged, recorder, "scaler-update")),
+        (nn.Module, "register_parameter", functools.partial(_registering, recorder)),
+        (Optimizer, "__init__", functools.partial(_building, recorder)),
     ]
     if recorder.scheduler is not None and hasattr(recorder.scheduler, "step"):
-        found.append((type(recorder.scheduler), "step", logged("schedule")))
+        found.append((type(recorder.scheduler), "step", functools.partial(_logged, recorder, "schedule")))
     return found
+
+
+def _zeroing(recorder: Recorder, original: Any) -> Any:
+    def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder.before_zero()
+        result = original(self, *args, **kwargs)
+        recorder.after_zero()
+        return result
+
+    return zero_grad
+
+
+def _clipping(recorder: Recorder, original: Any) -> Any:
+    def clip(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder.log("clip", limit=float(max_norm), norm=float(total_norm))
+        return original(parameters, max_norm, total_norm, *args, **kwargs)
+
+    return clip
+
+
+def _logged(recorder: Recorder, kind: str, original: Any) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self, "_enabled", True):
+            recorder.log(kind, value=_number(args[0]) if args else None)
+        recorder.scaling = kind == "scaler-step"
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            recorder.scaling = False
+
+    return method
+
+
+def _registering(recorder: Recorder, original: Any) -> Any:
+    def register(self: Any, name: str, param: Any) -> None:
+        if recorder.depth and param is not None:
+            recorder.made.add(type(self).__name__)
+        original(self, name, param)
+
+    return register
+
+
+def _building(recorder: Recorder, original: Any) -> Any:
+    def build(self: Any, *args: Any, **kwargs: Any) -> None:
+        recorder.built_optimizers += 1
+        original(self, *args, **kwargs)
+
+    return build

@@ -284,44 +284,54 @@ def _course(
     rates: list[float], scheduler: Any, batches: int | None, per_step: bool, where: str
 ) -> Iterator[Sign]:
     base = max(float(each) for each in getattr(scheduler, "base_lrs", None) or [max(rates)])
-    peak = max(rates[: 20 * (batches or 1)] if per_step and batches else rates[:60])
-    horizon = (
-        T if (T := getattr(scheduler, "T_max", None) or getattr(scheduler, "total_steps", None)) else None
-    )
     if max(rates) > 50 * base and rates[-1] > 50 * base:
         yield warning("schedule-grows", where, f"the rate grows from {rates[0]:.2g} to {rates[-1]:.2g}")
         return
-    if per_step and batches and batches >= 8:
-        epoch = rates[: batches + 1]
-        top = next(at for at, rate in enumerate(epoch) if rate >= 0.999 * max(epoch))
-        gone = next((at for at in range(top, len(epoch)) if epoch[at] < 0.02 * epoch[top]), batches)
-        if len(rates) <= batches or (gone < 0.6 * batches and batches >= 12):
-            told = f"stepped for each of {batches} batches, the rate falls from {epoch[top]:.2g}"
-            yield warning(
-                "schedule-stepped-per-batch", where, f"{told} to {min(epoch[top:]):.2g} in the first epoch"
-            )
-            return
-    if not per_step and batches and batches >= 4:
-        counts_steps = (
-            horizon is not None and horizon >= 4 * batches and horizon % batches == 0 and horizon > 60
-        )
-        slow = rates[0] < 0.1 * max(rates) and max(rates[:30]) < 0.35 * max(rates)
-        if counts_steps or slow:
-            told = (
-                f"after 30 epochs the rate is {rates[min(30, len(rates) - 1)]:.2g}, its peak {max(rates):.2g}"
-            )
-            yield warning("schedule-stepped-per-epoch", where, f"{told}; an epoch has {batches} batches")
-            return
-    if peak < 0.02 * base and max(rates) < 0.02 * base:
+    told = _per_batch(rates, scheduler, batches or 0) if per_step else None
+    if told:
+        yield warning("schedule-stepped-per-batch", where, told)
+        return
+    told = None if per_step else _per_epoch(rates, scheduler, batches or 0)
+    if told:
+        yield warning("schedule-stepped-per-epoch", where, told)
+        return
+    if max(rates) < 0.02 * base:
         told = f"the rate never rises above {max(rates):.2g}, lr={base:.2g} was given"
         yield warning("schedule-multiplies-twice", where, told)
     low = getattr(scheduler, "eta_min", 0.0)
     if isinstance(low, float | int) and low > base:
         yield warning("schedule-grows", where, f"eta_min={low:g} is above lr={base:g}")
-    early = rates[: 12 if not per_step else 4]
-    if len(early) > 3 and early[0] > 0 and early[3] < 2e-3 * early[0]:
-        yield warning(
-            "schedule-falls-at-once",
-            where,
-            f"the rate falls from {early[0]:.2g} to {early[3]:.2g} in 3 steps",
+    if len(rates) > 3 and rates[0] > 0 and rates[3] < 2e-3 * rates[0]:
+        told = f"the rate falls from {rates[0]:.2g} to {rates[3]:.2g} in 3 steps"
+        yield warning("schedule-falls-at-once", where, told)
+
+
+def _per_batch(rates: list[float], scheduler: Any, batches: int) -> str | None:
+    """Whether a schedule that is stepped after each batch is over long before the first epoch is."""
+    schedules = torch.optim.lr_scheduler
+    cyclic = isinstance(scheduler, schedules.CosineAnnealingWarmRestarts | schedules.CyclicLR)
+    if batches < 8 or cyclic:
+        return None
+    epoch = rates[: batches + 1]
+    top = next(at for at, rate in enumerate(epoch) if rate >= 0.999 * max(epoch))
+    gone = next((at for at in range(top, len(epoch)) if epoch[at] < 0.02 * epoch[top]), batches)
+    if len(rates) < batches or (gone < 0.6 * batches and batches >= 12):
+        end = min(epoch[top:])
+        return (
+            f"stepped for each of {batches} batches, the rate falls from "
+            f"{epoch[top]:.2g} to {end:.2g} in one epoch"
         )
+    return None
+
+
+def _per_epoch(rates: list[float], scheduler: Any, batches: int) -> str | None:
+    """Whether a schedule that is stepped after each epoch has hardly begun after thirty of them."""
+    if batches < 4:
+        return None
+    horizon = getattr(scheduler, "T_max", None) or getattr(scheduler, "total_steps", None) or 0
+    slow = rates[0] < 0.1 * max(rates) and max(rates[:30]) < 0.35 * max(rates)
+    if slow or (horizon >= 1000 and horizon % batches == 0):
+        late = rates[min(30, len(rates) - 1)]
+        told = f"after 30 epochs the rate is {late:.2g}, its peak {max(rates):.2g}"
+        return f"{told}; an epoch has {batches} batches"
+    return None
