@@ -178,9 +178,12 @@ def _symmetric(trial: Trial) -> Iterator[Sign]:
     held = optimized(trial.program.optimizer)
     adapters = {name for name, _ in lora_pairs(trial.program.model)}
     stuck, constant = [], []
+    norms = {
+        id(p) for m in trial.program.model.modules() if "Norm" in type(m).__name__ for p in m.parameters()
+    }
     for name, p in trial.program.model.named_parameters():
         before = trial.start[name]
-        if p.dim() < 2 or min(p.shape[:2]) < 2 or not p.requires_grad or id(p) not in held:
+        if id(p) in norms or p.dim() < 2 or min(p.shape[:2]) < 2 or not p.requires_grad or id(p) not in held:
             continue
         if bool((before == before.flatten()[0]).all()):
             constant.append(name)
@@ -200,6 +203,8 @@ def _symmetric(trial: Trial) -> Iterator[Sign]:
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
     for name, part in model.named_modules():
+        if isinstance(part, nn.Linear | nn.modules.conv._ConvNd) and not part.weight.requires_grad:
+            continue
         if isinstance(part, nn.Linear | nn.modules.conv._ConvNd) and part.weight.numel() > 32:
             yield name or type(model).__name__, part.weight.detach().float(), part.weight[0].numel()
         elif isinstance(part, nn.Embedding):

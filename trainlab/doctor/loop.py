@@ -416,12 +416,23 @@ def _reach(trial: Trial) -> Iterator[Sign]:
     where = type(model).__name__
     if cut:
         told = f"{len(cut)} layers are called and never get a gradient, as {cut[0]}"
-        yield error("gradient-cut", where, told)
+        several = any(len(_tensors(f.output)) > 1 for step in trial.steps for f in step.forwards)
+        if several:  # an output that this loss does not use
+            yield info("layer-unused", where, told)
+        else:
+            yield error("gradient-cut", where, told)
     elif blind and not _has_twin(model, blind):
         told = f"{len(blind)} layers that the optimizer holds are called without a graph, as {blind[0]}"
         yield warning("gradient-cut", where, told)
     if unused:
         yield from _unused(model, unused, used, where)
+
+
+def _tensors(output: Any) -> list[Any]:
+    values = output.values() if isinstance(output, dict) else output
+    return (
+        [each for each in values if each is not None] if isinstance(output, dict | tuple | list) else [output]
+    )
 
 
 def _has_twin(model: nn.Module, names: list[str]) -> bool:
@@ -442,12 +453,31 @@ def _unused(model: nn.Module, unused: list[str], used: list[str], where: str) ->
     last = max([names.index(name) for name in used if name], default=0)
     between = [name for name in unused if names.index(name) < last and not _direct_use(model, name)]
     told = f"{len(unused)} layers are never called and get no gradient, as {unused[0]}"
-    if between and any(
-        isinstance(model.get_submodule(n), nn.Linear | nn.modules.conv._ConvNd | nn.LSTM) for n in between
-    ):
+    if any(_would_fit(model, name, used) for name in between):
         yield warning("layer-unused", where, told)
     else:
         yield info("layer-unused", where, told)
+
+
+def _would_fit(model: nn.Module, name: str, used: list[str]) -> bool:
+    """Whether a layer would be a link between layers that are used: it takes what one gives to the other."""
+    part = model.get_submodule(name)
+    ends = [_ends(model.get_submodule(each)) for each in used]
+    own = _ends(part)
+    return (
+        own is not None
+        and any(e and e[1] == own[0] for e in ends)
+        and any(e and e[0] == own[1] for e in ends)
+    )
+
+
+def _ends(part: nn.Module) -> tuple[int, int] | None:
+    """How many values a layer takes and gives."""
+    if isinstance(part, nn.Linear):
+        return part.in_features, part.out_features
+    if isinstance(part, nn.modules.conv._ConvNd):
+        return part.in_channels, part.out_channels
+    return (part.input_size, part.hidden_size) if isinstance(part, nn.RNNBase) else None
 
 
 def _direct_use(model: nn.Module, name: str) -> bool:

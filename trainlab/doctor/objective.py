@@ -152,7 +152,7 @@ def _shapes(call: LossCall) -> Iterator[Sign]:
     if numbers > max(call.input.numel(), target.numel()):
         yield error("shapes-broadcast", call.kind, told)
     elif call.input.dim() != target.dim():
-        yield warning("shapes-broadcast", call.kind, told)
+        yield info("shapes-broadcast", call.kind, told)
 
 
 def _spread(trial: Trial) -> Iterator[Sign]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .recording import Recorder, StepTrace, detached, recording
+from .recording import Recorder, StepTrace, detached, first_tensor, recording
 from .sample import Part, same
 from .subject import Program, inputs_and_target
 
@@ -84,6 +84,7 @@ def try_out(program: Program, train: Part, valid: Part, steps: int, deadline: fl
         warnings.simplefilter("always")
         _make_steps(trial, steps, deadline)
     trial.warned = [str(each.message) for each in caught]
+    trial.direct = trial.direct and _says_the_same(trial)
     if trial.direct:
         trial.losses = (before, probe(trial, program.model))
     trial.data_changed = _changed(trial)
@@ -191,7 +192,7 @@ class _Spy:
 def probe(trial: Trial, model: nn.Module) -> float:
     """The mean loss over the first batches, in eval mode, without a trace in the model."""
     total = rows = 0.0
-    with at_rest(model):
+    with at_rest(model, live_norms=max(trial.train.sizes[:4], default=1) > 1):
         for batch in trial.train.batches[:4]:
             x, y = inputs_and_target(batch)
             value = trial.program.criterion(trial.program.forward(x, model), y)
@@ -202,14 +203,19 @@ def probe(trial: Trial, model: nn.Module) -> float:
 class at_rest:
     """Eval mode and no gradients inside; modes and buffers as before afterwards."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, live_norms: bool = False) -> None:
         self.model = model
+        # after a few steps running statistics say little: a loss before and after is one of batch statistics
+        norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        self.batch_norms = [part for part in norms if live_norms and part.training]
 
     def __enter__(self) -> nn.Module:
         self.modes = [(part, part.training) for part in self.model.modules()]
         self.buffers = [(buffer, buffer.detach().clone()) for buffer in self.model.buffers()]
         self.grad = torch.is_grad_enabled()
         self.model.eval()
+        for part in self.batch_norms:
+            part.train()
         torch.set_grad_enabled(False)
         return self.model
 
@@ -228,6 +234,23 @@ def _is_direct(trial: Trial) -> bool:
     except Exception:
         return False
     return bool(trial.train.batches) and isinstance(value, float)
+
+
+def _says_the_same(trial: Trial) -> bool:
+    """Whether the learner's own step gives the criterion what criterion(model(x), y) would give it."""
+    if trial.program.step_fn is None or not trial.steps:
+        return True
+    step = trial.steps[0]
+    y = inputs_and_target(step.batch)[1]
+    outputs = [out for forward in step.forwards if (out := first_tensor(forward.output)) is not None]
+    calls = [(out, target) for out, target, _ in step.criteria]
+    calls += [(call.input, call.target) for call in step.losses]
+    for out, target in calls:
+        known = isinstance(out, Tensor) and any(out.numel() == each.numel() for each in outputs)
+        paired = isinstance(target, Tensor) and isinstance(y, Tensor) and target.numel() == y.numel()
+        if known and paired and torch.equal(target.flatten().float(), y.flatten().float()):
+            return True
+    return False
 
 
 def _changed(trial: Trial) -> str:
