@@ -186,6 +186,14 @@ CODES: dict[str, tuple[str, str]] = {
         "A softmax over one output is always 1: the loss is 0 and nothing is learned.",
         "one output and BCEWithLogitsLoss, or one output for each class",
     ),
+    "output-clamped": (
+        "Behind a clamp that is hit there is no gradient.",
+        "BCEWithLogitsLoss on logits, no clamp",
+    ),
+    "other-terms-dominate": (
+        "A penalty (or a factor) is most of what is minimised.",
+        "print each term of the loss: the data's own should lead",
+    ),
     "relu-on-logits": (
         "A ReLU behind the last layer cuts all negative logits: half of what the layer says is lost.",
         "end with the linear layer",
@@ -469,6 +477,14 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "evaluation-fails": ("eval_fn raises an error.", "read its last line"),
     # symptoms
+    "no-activation": (
+        "Linear layers behind each other are one linear layer: an activation does not work, or is missing.",
+        "x = F.relu(x)      # the result is returned, not written into x",
+    ),
+    "signal-dies": (
+        "The gradient shrinks layer by layer and does not arrive at the first.",
+        "ReLU in place of sigmoids, kaiming initialisation, batch norm, shortcuts",
+    ),
     "gradient-all-zero": (
         "The gradient is exactly 0: dead units, saturation, or a product with 0.",
         "look at activation_stats and the initialisation",
@@ -504,7 +520,7 @@ CODES: dict[str, tuple[str, str]] = {
 
 SYMPTOMS = {
     *("gradient-all-zero", "dead-units", "outputs-ignore-inputs", "loss-not-finite", "gradient-not-finite"),
-    *("first-loss-high", "no-relation-found"),
+    *("first-loss-high", "no-relation-found", "other-terms-dominate"),
 }
 # a code on the left explains those on the right as well
 EXPLAINS: dict[str, set[str]] = {

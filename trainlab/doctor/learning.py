@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 import time
@@ -314,6 +315,28 @@ def _signals(trial: Trial) -> Iterator[Sign]:
         )
         yield warning("gradient-all-zero", silent[0], told)
     yield from _units(trial)
+    yield from _faint(trial, flat)
+
+
+def _faint(trial: Trial, flat: bool) -> Iterator[Sign]:
+    """How much of the gradient arrives at the first layer of a fresh model."""
+    if not trial.direct or not flat:
+        return
+    model = copy.deepcopy(trial.fresh).train()
+    x, y = inputs_and_target(trial.train.batches[0])
+    with torch.enable_grad():
+        trial.program.criterion(trial.program.forward(x, model), y).backward()
+    sizes = [
+        (name, float(p.grad.abs().mean()))
+        for name, p in model.named_parameters()
+        if p.dim() >= 2 and p.grad is not None and not p.grad.is_sparse
+    ]
+    if len(sizes) >= 4 and 0 < sizes[0][1] < 1e-4 * sizes[-1][1]:
+        told = (
+            f"the mean gradient of {sizes[0][0]} is {sizes[0][1]:.1e}, "
+            f"that of {sizes[-1][0]} {sizes[-1][1]:.1e}"
+        )
+        yield warning("signal-dies", sizes[0][0], f"{told}; the loss stays")
 
 
 def _units(trial: Trial) -> Iterator[Sign]:

@@ -533,7 +533,9 @@ def _frozen_norm(trial: Trial) -> Iterator[Sign]:
         return
     fresh = dict(trial.fresh.named_buffers())
     drifting = [
-        n for n, part in frozen if not torch.equal(part.running_mean, fresh[f"{n}.running_mean".lstrip(".")])
+        n
+        for n, part in frozen
+        if not torch.equal(part.get_buffer("running_mean"), fresh[f"{n}.running_mean".lstrip(".")])
     ]
     others = [p for p in model.parameters() if not p.requires_grad and p.dim() >= 2]
     if drifting and others:

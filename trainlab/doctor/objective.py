@@ -37,6 +37,8 @@ def look_at_objective(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "class weights", lambda: _weights(calls)
     yield "no class is ignored", lambda: _ignored(calls)
     yield "output before target", lambda: _each(calls, _swapped)
+    yield "both kinds of targets pull", lambda: _one_sided(trial)
+    yield "the data's share of the loss", lambda: _other_terms(trial)
 
 
 def _each(calls: list[LossCall], question: Callable[[LossCall], Iterator[Sign]]) -> list[Sign]:
@@ -67,7 +69,12 @@ def _activation(call: LossCall) -> Iterator[Sign]:
     if values.numel() < 2 or not torch.isfinite(values).all():
         return
     dim = _class_dim(values)
-    if call.kind in ("cross_entropy", "nll_loss"):
+    if call.kind == "binary_cross_entropy" and call.origin == "Clamp":
+        edge = float(((values == values.min()) | (values == values.max())).float().mean())
+        if edge > 0.3 and values.numel() >= 16:
+            told = f"{edge:.0%} of the outputs lie on the edges of a clamp, where the gradient is exactly 0"
+            yield warning("output-clamped", where, told)
+    elif call.kind in ("cross_entropy", "nll_loss"):
         yield from _of_classes(call, values, dim, where)
     elif call.kind == "binary_cross_entropy_with_logits":
         if call.origin in ("Sigmoid", "Softmax"):
@@ -289,3 +296,36 @@ def _swapped(call: LossCall) -> Iterator[Sign]:
         yield error("arguments-swapped", call.kind, "the first argument has no graph, the second has one")
     elif call.target_has_graph and not call.input_has_graph:
         yield info("arguments-swapped", call.kind, "the first argument has no graph, the second has one")
+
+
+def _one_sided(trial: Trial) -> Iterator[Sign]:
+    """A hinge of one's own that wants -1 and 1 and is given 0 and 1: targets of 0 have no gradient."""
+    if not trial.direct or not trial.steps or not trial.steps[0].criteria:
+        return
+    output, target, _ = trial.steps[0].criteria[0]
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.numel() != target.numel():
+        return
+    zero = target == 0
+    if not bool((zero | (target == 1)).all()) or not bool(zero.any()) or bool(zero.all()):
+        return
+    generator = torch.Generator().manual_seed(0)
+    guess = torch.randn(output.shape, generator=generator)
+    inside = bool((output >= 0).all()) and bool((output <= 1).all())
+    guess = (guess.sigmoid() if inside else guess).requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(trial.program.criterion(guess, target).mean(), guess)
+    if bool((slope[zero] == 0).all()) and bool((slope[~zero] != 0).any()):
+        told = f"{float(zero.float().mean()):.0%} of the targets are 0, and the loss has no gradient there"
+        yield warning("targets-not-signs", "the criterion", told)
+
+
+def _other_terms(trial: Trial) -> Iterator[Sign]:
+    ratios = []
+    for step in trial.steps:
+        values = [e.data["value"] for e in step.all("criterion") if e.data["value"]]
+        back = [e.data["value"] for e in step.all("backward") if e.data["value"]]
+        if len(values) == len(back) == 1 and not step.all("scale") and values[0] > 0:
+            ratios.append(back[0] / values[0])
+    if len(ratios) >= 4 and min(ratios) > 5:
+        told = f"backward() is called on {min(ratios):.3g} times the criterion's value and more"
+        yield info("other-terms-dominate", "the training step", told)

@@ -140,6 +140,7 @@ class Recorder:
         self.outputs: dict[nn.Module, Any] = {}
         self.made: set[str] = set()
         self.built_optimizers = 0
+        self.activations = 0
         self.depth = 0
         self.updating = False
         self.scaling = False
@@ -331,6 +332,8 @@ class _Calls(TorchFunctionMode):
             recorder.log("backward", value=_number(args[0]), graph=args[0].requires_grad)
         elif name in _CUTS and args and isinstance(args[0], Tensor) and args[0].requires_grad:
             recorder.now.cuts.append(name)
+        elif name in ("relu", "gelu", "tanh", "sigmoid", "silu", "elu", "leaky_relu"):
+            recorder.activations += 1
         elif name == "dropout":
             given = dict(zip(("p", "training"), args[1:])) | kwargs
             recorder.log("dropout", training=given.get("training", True), rate=given.get("p", 0.5))

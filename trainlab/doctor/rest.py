@@ -21,6 +21,7 @@ def look_at_rest(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The questions that are asked of the model in eval mode."""
     yield "the rows of a batch are independent", lambda: _rows(trial)
     yield "evaluation is without chance", lambda: _chance(trial)
+    yield "activations bend something", lambda: _affine(trial)
     yield "no position sees its own target", lambda: _future(trial)
     yield "targets are shifted by one", lambda: _shift(trial)
     yield "padding does not count in the loss", lambda: _padding_in_loss(trial)
@@ -117,6 +118,30 @@ def _chance(trial: Trial) -> Iterator[Sign]:
         )
     else:
         yield info("evaluation-by-chance", type(model).__name__, told)
+
+
+def _affine(trial: Trial) -> Iterator[Sign]:
+    """Activations are called, and the model is a straight line all the same."""
+    pair, model = _pair(trial), trial.program.model
+    linear = [part for part in model.modules() if isinstance(part, nn.Linear | nn.modules.conv._ConvNd)]
+    if pair is None or not isinstance(pair[0], Tensor) or not pair[0].is_floating_point() or len(linear) < 2:
+        return
+    x = pair[0]
+    middle = (x + x.flip(0)) / 2
+    ends, between = _said(trial, x), _said(trial, middle)
+    if ends is None or between is None or len(ends) != len(x) or ends.shape != between.shape:
+        return
+    bent = _far((ends + ends.flip(0)) / 2, between)
+    if bent > 1e-4 or len(x) < 4 or float(ends.std()) < 1e-6:
+        return
+    recorder = Recorder(model, None, trial.program.optimizer)
+    with recording(recorder):
+        _said(trial, x)
+    told = f"the output half way between two rows is half way between their outputs, to {bent:.0e}"
+    if recorder.activations:
+        yield warning("no-activation", type(model).__name__, f"{told}; activations are called")
+    else:
+        yield info("no-activation", type(model).__name__, f"{told}; {len(linear)} layers")
 
 
 def _tokens(trial: Trial) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -132,6 +132,7 @@ def _misspelt(model: nn.Module) -> Iterator[Sign]:
             if attribute.startswith("_") or not isinstance(vars(each)[attribute], bool):
                 continue
             typo = difflib.SequenceMatcher(None, attribute, "requires_grad").ratio() > 0.85
+            typo = typo or attribute == "trainable"  # Keras reads that one
             if typo and (attribute != "requires_grad" or isinstance(each, nn.Module)):
                 value = vars(each)[attribute]
                 inside = each.parameters() if isinstance(each, nn.Module) else [each]
@@ -188,8 +189,9 @@ def _group(program: Program, group: dict[str, Any], where: str) -> Iterator[Sign
 
 def _criterion(criterion: Any) -> Iterator[Sign]:
     weight = getattr(criterion, "weight", None)
-    weighs = isinstance(weight, Tensor) and weight.numel() > 1 and not isinstance(criterion, nn.Linear)
-    if weighs and bool((weight < 0).any()):
+    if not isinstance(weight, Tensor) or weight.numel() < 2 or isinstance(criterion, nn.Linear):
+        return
+    if bool((weight < 0).any()):
         yield error("class-weights-wrong", "the criterion", f"a class weight is {float(weight.min()):g}")
 
 
@@ -287,13 +289,18 @@ def _course(
     if max(rates) > 50 * base and rates[-1] > 50 * base:
         yield warning("schedule-grows", where, f"the rate grows from {rates[0]:.2g} to {rates[-1]:.2g}")
         return
-    told = _per_batch(rates, scheduler, batches or 0) if per_step else None
-    if told:
-        yield warning("schedule-stepped-per-batch", where, told)
+    still = next((at for at, rate in enumerate(rates) if rate != 0), len(rates))
+    if still >= 10:
+        told = f"the rate is exactly 0 for the first {still} calls of the schedule"
+        yield warning("learning-rate-zero", where, told)
         return
-    told = None if per_step else _per_epoch(rates, scheduler, batches or 0)
-    if told:
-        yield warning("schedule-stepped-per-epoch", where, told)
+    mistaken = _per_batch(rates, scheduler, batches or 0) if per_step else None
+    if mistaken:
+        yield warning("schedule-stepped-per-batch", where, mistaken)
+        return
+    mistaken = None if per_step else _per_epoch(rates, scheduler, batches or 0)
+    if mistaken:
+        yield warning("schedule-stepped-per-epoch", where, mistaken)
         return
     if max(rates) < 0.02 * base:
         told = f"the rate never rises above {max(rates):.2g}, lr={base:.2g} was given"
@@ -315,6 +322,13 @@ def _per_batch(rates: list[float], scheduler: Any, batches: int) -> str | None:
     epoch = rates[: batches + 1]
     top = next(at for at, rate in enumerate(epoch) if rate >= 0.999 * max(epoch))
     gone = next((at for at in range(top, len(epoch)) if epoch[at] < 0.02 * epoch[top]), batches)
+    falling = isinstance(scheduler, schedules.ExponentialLR | schedules.StepLR | schedules.MultiStepLR)
+    if falling and len(rates) > 3 * batches and rates[3 * batches] < 0.02 * rates[0]:
+        late = rates[3 * batches]
+        return (
+            f"stepped for each of {batches} batches, the rate is "
+            f"{late:.2g} after 3 epochs, from {rates[0]:.2g}"
+        )
     if len(rates) < batches or (gone < 0.6 * batches and batches >= 12):
         end = min(epoch[top:])
         return (
