@@ -28,11 +28,12 @@ def look_at_rest(trial: Trial) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "padding does not change the output", lambda: _padding_in_model(trial)
 
 
-def _said(trial: Trial, x: Any) -> Tensor | None:
+def _said(trial: Trial, x: Any, model: nn.Module | None = None) -> Tensor | None:
+    model = trial.program.model if model is None else model
     try:
-        with at_rest(trial.program.model), preserve_rng():
+        with at_rest(model), preserve_rng():
             torch.manual_seed(0)
-            return first_tensor(trial.program.forward(x, trial.program.model))
+            return first_tensor(trial.program.forward(x, model))
     except Exception:
         return None
 
@@ -128,11 +129,12 @@ def _affine(trial: Trial) -> Iterator[Sign]:
         return
     x = pair[0]
     middle = (x + x.flip(0)) / 2
-    ends, between = _said(trial, x), _said(trial, middle)
+    ends, between = (_said(trial, each, trial.fresh) for each in (x, middle))
     if ends is None or between is None or len(ends) != len(x) or ends.shape != between.shape:
         return
     bent = _far((ends + ends.flip(0)) / 2, between)
-    if bent > 1e-4 or len(x) < 4 or float(ends.std()) < 1e-6:
+    alive = float((ends - ends.mean(0)).abs().max()) > 1e-5 * float(ends.abs().max())
+    if not bent < 1e-5 or len(x) < 4 or not alive:
         return
     recorder = Recorder(model, None, trial.program.optimizer)
     with recording(recorder):
