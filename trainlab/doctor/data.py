@@ -173,16 +173,17 @@ def _repeated(train: Part) -> Iterator[Sign]:
         least = min(Counter(keys).values())
         told = f"{repeated} of {len(keys)} rows are copies of others, each row comes at least {least} times"
         yield info("rows-repeated", "train_loader", told)
-    if (
-        dataset_rows
-        and isinstance(sampler, torch.utils.data.Sampler)
-        and not isinstance(sampler, SubsetRandomSampler)
-    ):
-        if isinstance(sampler, SequentialSampler | RandomSampler | DistributedSampler):
-            return
-        if len(set(keys)) < 0.5 * len(set(dataset_rows)):
-            told = f"{len(set(keys))} different rows of {len(set(dataset_rows))} that the data set holds"
-            yield info("sampler-skips-rows", f"train_loader's {type(sampler).__name__}", told)
+    yield from _left_out(sampler, len(set(keys)), len(set(dataset_rows)))
+
+
+def _left_out(sampler: Any, given: int, held: int) -> Iterator[Sign]:
+    """A sampler of the learner's own that leaves out most rows."""
+    known = SubsetRandomSampler | SequentialSampler | RandomSampler | DistributedSampler
+    if isinstance(sampler, known) or not isinstance(sampler, torch.utils.data.Sampler):
+        return
+    if given < 0.5 * held:
+        told = f"{given} different rows of {held} that the data set holds"
+        yield info("sampler-skips-rows", f"train_loader's {type(sampler).__name__}", told)
 
 
 def _same_shard_twice(dataset: Any) -> int:
