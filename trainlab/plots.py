@@ -11,7 +11,8 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from .errors import unknown_name
+from .diagnostics import LayerGradient
+from .errors import TrainlabError, unknown_name
 from .events import History
 from .memory.meter import PARTS, StepCost
 from .rates import LrRangeReport
@@ -175,3 +176,47 @@ def plot_step_cost(cost: StepCost, ax: Axes | None = None) -> Axes:
         ax.legend([handles[k] for k in order], [names[k] for k in order], loc="center left",
                   bbox_to_anchor=(1.0, 0.5))  # fmt: skip
     return ax
+
+
+def plot_gradient_flow(layers: Sequence[LayerGradient], ax: Axes | None = None) -> Axes:
+    """Draw the mean and the largest absolute gradient of each layer on a log scale, input side at the left.
+
+    layers: from `gradient_flow`.  A dead layer is marked by a cross at the lower edge, an exploding one by
+    a triangle at the upper edge.
+    Raises TrainlabError if there is no layer.
+    """
+    if not layers:
+        raise TrainlabError("no layer to draw: gradient_flow(model) gives them after loss.backward()")
+    with mpl.rc_context(_STYLE):
+        ax = ax if ax is not None else plt.figure().add_subplot()
+        places = np.arange(len(layers))
+        means, largest = (_drawable([getattr(layer, key) for layer in layers]) for key in ("mean", "max"))
+        ax.bar(places, means, color=COLORS[0], alpha=0.55, label="mean of a layer")
+        ax.plot(places, largest, "o", color=COLORS[1], ms=4, label="largest of a layer")
+        ax.set_yscale("log")
+        _leave_room(ax, np.concatenate([means, largest]))
+        edge = ax.get_xaxis_transform()  # layers across, share of the height up
+        dead = [place for place, layer in zip(places, layers) if layer.dead]
+        wild = [place for place, layer in zip(places, layers) if layer.exploding]
+        if dead:
+            ax.plot(dead, [0.04] * len(dead), "x", color=COLORS[5], mew=2, transform=edge, label="dead")
+        if wild:
+            ax.plot(wild, [0.96] * len(wild), "^", color=COLORS[3], transform=edge, label="exploding")
+        ax.set_xticks(places, [f"{layer.name} {layer.kind}".strip() for layer in layers], rotation=60)
+        plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor", fontsize=8)
+        ax.set_ylabel("|gradient| of an entry")
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def _drawable(values: Sequence[float]) -> np.ndarray:
+    """A log axis has no place for 0, NaN and infinity: the marks stand for those."""
+    array = np.asarray(values, dtype=float)
+    return np.where(np.isfinite(array) & (array > 0), array, np.nan)
+
+
+def _leave_room(ax: Axes, values: np.ndarray) -> None:
+    """Half a decade and more on both sides for the marks; at least two decades, so that equal looks equal."""
+    known = values[np.isfinite(values)]
+    low, high = (known.min(), known.max()) if known.size else (1e-3, 1.0)
+    ax.set_ylim(low / 10, max(high * 10, low * 100))

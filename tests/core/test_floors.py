@@ -34,7 +34,7 @@ CORE = ("errors", "randomness", "paths", "distributed", "data", "losses")
 CORE = (*CORE, "events", "precision", "state", "loop", "observers", "checkpoint")
 # what one chooses from: `train` imports none of it, and each entry reads alone
 MENUS = ("models", "adapters", "optimizers", "schedules")
-READ = (*CORE, *MENUS, "plots", "rates", "sweeps", "diagnostics", "memory", "widgets")
+READ = (*CORE, *MENUS, "plots", "rates", "sweeps", "diagnostics", "doctor", "memory", "widgets")
 
 
 def modules() -> dict[str, Path]:
@@ -207,11 +207,19 @@ def test_the_core_reads_in_an_evening() -> None:
     stored = sum(sizes[name] for name in storing)
     # the meter and the budget of a step are read with chapter 13, by themselves: no run imports them
     measuring = sum(size for name, size in sizes.items() if name.split(".")[0] == "memory")
-    package = sum(sizes.values()) - chapters - stored - measuring
+    # what measures a model and finds its faults is read on a bad day, by itself: no run imports any of it.
+    # It is a collection of questions, each of which reads alone, and a table of what is said of the answers.
+    diagnosing = {name for name in sizes if name.split(".")[0] in ("doctor", "diagnostics")}
+    clinic = {name for name in sizes if name.startswith("course.clinic")}  # broken programs are text too
+    doctor = sum(sizes[name] for name in diagnosing - {"diagnostics", "doctor.codes"})
+    read_apart = stored + measuring + sum(sizes[name] for name in diagnosing | clinic)
+    package = sum(sizes.values()) - chapters - read_apart
     print(f"fetching: {sum(sizes[name] for name in fetching)}, storing: {stored}, ", end="")
     print(f"inspecting: {sum(sizes[name] for name in inspecting)}, chapters: {chapters}, package: {package}")
-    print(f"measuring: {measuring}")
+    print(f"measuring: {measuring}, doctor: {doctor}, diagnostics: {sizes['diagnostics']}")
     assert measuring < 400
+    assert doctor < 3800
+    assert sizes["diagnostics"] < 300
     assert core < 2200  # of it, some 250 are the menu of losses
     assert menus < 800
     assert stored < 340

@@ -727,6 +727,31 @@ CASES: list[tuple[str, Call, str]] = [
         lambda s: weightless(lambda: tl.models.Transformer(9, length=4))(torch.zeros(1, 5, device="meta")),
         "5 tokens are more than length=4: cut them, or raise length",
     ),
+    (
+        "the gradients of a model that has none",
+        lambda s: tl.gradient_flow(s.other),
+        r"no parameter has a gradient: call loss\.backward\(\) first",
+    ),
+    (
+        "the gradients of a frozen model",
+        lambda s: tl.check_gradients(s.frozen),
+        "no parameter of Linear requires a gradient: unfreeze some",
+    ),
+    (
+        "no step of overfitting",
+        lambda s: tl.overfit_one_batch(s.state.model, table(8), mean_ce, steps=0),
+        "steps=0 is not a whole number from 1 on",
+    ),
+    (
+        "overfitting a frozen model",
+        lambda s: tl.overfit_one_batch(s.frozen, table(8), mean_ce),
+        "no parameter of Linear requires a gradient: unfreeze some",
+    ),
+    (
+        "the gradients of no layer",
+        lambda s: tl.plot_gradient_flow([]),
+        r"no layer to draw: gradient_flow\(model\) gives them",
+    ),
     ("dropconnect of 1", lambda s: tl.models.DropConnect(2, 3, p=1.0), r"p=1\.0 is outside \[0, 1\)"),
     ("dropconnect to nothing", lambda s: tl.models.DropConnect(2, 0), "outputs=0 is not a whole number"),
     # schedules
