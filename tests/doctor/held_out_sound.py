@@ -495,6 +495,20 @@ def triplets(seed: int) -> Program:
 
 
 @sound
+def triplets_with_idle_targets(seed: int) -> Program:
+    x, y = blobs(480, seed)
+    draw = torch.Generator().manual_seed(seed)
+    picks = [
+        [int(each[torch.randint(len(each), (1,), generator=draw)]) for each in (alike, unlike)]
+        for alike, unlike in (((y == label).nonzero(), (y != label).nonzero()) for label in y)
+    ]
+    triples = torch.stack([x, *(x[list(rows)] for rows in zip(*picks))], 1)  # (N, 3, features)
+    model = net(12, 8, seed)
+    train = batches(triples, torch.zeros(480), seed)
+    return program(model, lambda out, _: F.triplet_margin_loss(*out.unbind(1)), adam(model), train)
+
+
+@sound
 def recurrent_classifier(seed: int) -> Program:
     class Model(nn.Module):
         def __init__(self) -> None:

@@ -149,9 +149,11 @@ def _examine(program: Program, asked: _Asked, steps: int) -> Trial:
 def _uses_targets(trial: Trial) -> bool:
     """Whether the loss is given the targets of the loader: a step may ignore them (pairs, views)."""
     y = trial.train.y
-    if y is None or trial.program.step_fn is None or not trial.steps:
+    if y is None or not trial.steps:
         return True
     step = trial.steps[0]
+    if trial.program.step_fn is None:
+        return all(_depends(trial.program.criterion, *call[:2]) for call in step.criteria[:1])
     try:
         ours = inputs_and_target(step.batch)[1].float().flatten().sort().values
     except Exception:
@@ -160,6 +162,16 @@ def _uses_targets(trial: Trial) -> bool:
     given = [t.float().flatten().sort().values for t in given if isinstance(t, Tensor)]
     same = [t.shape == ours.shape and torch.equal(t, ours) for t in given]
     return all(same) if len(ours.unique()) == 1 and same else any(same)
+
+
+def _depends(criterion: Callable[..., Any], output: Any, target: Any) -> bool:
+    """Whether the loss is another one when every target is: pairs and triplets come with idle targets."""
+    try:
+        with torch.no_grad():
+            ours, other = (float(criterion(output, each)) for each in (target, target + 1))
+    except Exception:  # a class too many, say
+        return True
+    return ours != other
 
 
 def _confirmed(signs: Iterable[Sign], trial: Trial) -> Iterator[Sign]:
