@@ -9,6 +9,7 @@ import torch
 from chapters.answers import Answers
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from trainlab.course import chapter09, clinic
 from trainlab.course.exercises import exercise
@@ -21,7 +22,14 @@ def one_thread() -> None:
 
 ANSWERS = Answers(
     {"09.1": "learns_one", "09.2": "steady_step", "09.3": "treatment"},
-    {"torch": torch, "nn": nn, "F": F, "copy": copy},
+    {
+        "torch": torch,
+        "nn": nn,
+        "F": F,
+        "copy": copy,
+        "DataLoader": DataLoader,
+        "TensorDataset": TensorDataset,
+    },
 )
 
 
@@ -50,36 +58,72 @@ MEND_SOFTMAX = (
     "return parts.with_parts(model=model, optimizer=torch.optim.Adam(model.parameters(), 2e-3))",
 )
 
-WRONG = [
-    ("09.1", changed("09.1", ("    model = copy.deepcopy(model)\n", "")), "has changed: print a weight", 2),
-    ("09.1", changed("09.1", ("        optimizer.zero_grad()\n", "")), "part from the reference at step", 3),
-    ("09.1", changed("09.1", ("loss.item()", "loss")), "plain numbers", 1),
-    ("09.1", changed("09.1", ("range(100)", "range(10)")), "100 steps were asked for", 1),
-    ("09.2", changed("09.2", ("    optimizer.zero_grad()\n", "")), "zero-grad-missing", 1),
-    ("09.2", changed("09.2", ("    model.train()\n", "")), "is dropout awake", 3),
-    (
+WRONG = {
+    "has changed: print a weight": (
+        "09.1",
+        2,
+        changed("09.1", ("    model = copy.deepcopy(model)\n", "")),
+        "has changed: print a weight",
+    ),
+    "part from the reference at step": (
+        "09.1",
+        3,
+        changed("09.1", ("        optimizer.zero_grad()\n", "")),
+        "part from the reference at step",
+    ),
+    "plain numbers": ("09.1", 1, changed("09.1", ("loss.item()", "loss")), "plain numbers"),
+    "100 steps were asked for": (
+        "09.1",
+        1,
+        changed("09.1", ("range(100)", "range(10)")),
+        "100 steps were asked for",
+    ),
+    "zero-grad-missing": (
         "09.2",
+        1,
+        changed("09.2", ("    optimizer.zero_grad()\n", "")),
+        "zero-grad-missing",
+    ),
+    "is dropout awake": ("09.2", 3, changed("09.2", ("    model.train()\n", "")), "is dropout awake"),
+    "clip-after-step": (
+        "09.2",
+        2,
         changed(
             "09.2",
             (CLIP, ""),
             ("    optimizer.step()\n", "    optimizer.step()\n" + CLIP),
         ),
         "clip-after-step",
-        2,
     ),
-    (
-        "09.2",
-        changed("09.2", (CLIP, "")),
-        "as long as the limit of 1",
-        2,
+    "as long as the limit of 1": ("09.2", 2, changed("09.2", (CLIP, "")), "as long as the limit of 1"),
+    "unknown patient": ("09.3", 1, treated("no-such", "x", "return parts"), "unknown patient"),
+    "lies on another ward": (
+        "09.3",
+        1,
+        treated("dead", "dead-units", "return parts"),
+        "lies on another ward",
     ),
-    ("09.3", treated("no-such", "x", "return parts"), "unknown patient", 1),
-    ("09.3", treated("dead", "dead-units", "return parts"), "lies on another ward", 1),
-    ("09.3", treated("one-off", "learning-rate-too-large", "return parts"), "is not what one-off suffers", 2),
-    ("09.3", treated("frozen-stiff", "learning-rate-too-small", "return parts"), "the doctor still says", 3),
-    ("09.3", treated("frozen-stiff", "learning-rate-too-small", "return 3"), "the cure returns the parts", 3),
-    (
-        "09.3",  # the softmax is gone, and with it the rate
+    "is not what one-off suffers": (
+        "09.3",
+        2,
+        treated("one-off", "learning-rate-too-large", "return parts"),
+        "is not what one-off suffers",
+    ),
+    "the doctor still says": (
+        "09.3",
+        3,
+        treated("frozen-stiff", "learning-rate-too-small", "return parts"),
+        "the doctor still says",
+    ),
+    "the cure returns the parts": (
+        "09.3",
+        3,
+        treated("frozen-stiff", "learning-rate-too-small", "return 3"),
+        "the cure returns the parts",
+    ),
+    "what did the cure cost": (
+        "09.3",
+        3,
         treated(
             "softmax-twice",
             "softmax-before-cross-entropy",
@@ -87,9 +131,8 @@ WRONG = [
             "return parts.with_parts(model=model, optimizer=torch.optim.SGD(model.parameters(), 1e-3))",
         ),
         "what did the cure cost",
-        3,
     ),
-]  # fmt: skip
+}
 
 
 test_a_likely_wrong_answer_fails_with_its_hint = ANSWERS.wrong(WRONG)

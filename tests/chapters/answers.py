@@ -59,11 +59,15 @@ class Answers:
         return test
 
     def wrong(
-        self, cases: Mapping[str, tuple[str, int, str]], *, without: Collection[str] = ()
+        self,
+        cases: Mapping[str, tuple[str, int, str] | tuple[str, int, str, str]],
+        *,
+        without: Collection[str] = (),
     ) -> Callable[[str], None]:
         """Each likely mistake, (exercise, number of the hint that fits, code), fails with that hint.
 
-        Every exercise has two or more of them; `without`: those whose mistakes are tested otherwise.
+        A fourth entry is a part of what must be said of it.  Every exercise has two or more of them;
+        `without`: those whose mistakes are tested otherwise.
         """
         count = Counter(exercise_id for exercise_id, *_ in cases.values())
         few = [each for each in self.names if count[each] < 2 and each not in without]
@@ -71,10 +75,11 @@ class Answers:
 
         @self.marked("case", {case: exercise_id for case, (exercise_id, *_) in cases.items()})
         def test(case: str) -> None:
-            exercise_id, hint, source = cases[case]
+            exercise_id, hint, source, *said = cases[case]
             verdict = self.verdict(exercise_id, source)
             assert verdict.attempted and not verdict.ok, verdict
             assert verdict.hint == hint, verdict
+            assert all(text in verdict.message for text in said), verdict
 
         return test
 
